@@ -1,0 +1,176 @@
+"""Every key, its default, meaning, unit and legal values. Key names are DeMo's wherever DeMo has the key.
+
+A comment above a key ends with its legal values in brackets where they are few. Rules that tie keys to each other
+stand in `validate.py`; spellings of the original that are also understood stand in `compat.py`.
+"""
+
+from yacs.config import CfgNode as CN
+
+_C = CN()
+
+# ---------------------------------------------------------------------------------------------------------- MODEL
+_C.MODEL = CN()
+# Where to run. 'auto' takes CUDA when there is a card. ['auto' | 'cuda' | 'cuda:N' | 'cpu']
+_C.MODEL.DEVICE = "auto"
+# 'ViT-B-16' is OpenAI CLIP's image tower with its projection on every token; 'ViT-Micro-8' is a small one for CPUs;
+# any other name is a timm VisionTransformer or Eva model.
+_C.MODEL.TRANSFORMER_TYPE = "ViT-B-16"
+# Pretrained weights of the backbone: a file (OpenAI's ViT-B-16.pt, .pth, .safetensors), 'timm' to fetch timm's own
+# by name, or '' for random weights.
+_C.MODEL.PRETRAIN_PATH_T = ""
+# Step between patches in pixels (height, width); smaller than the patch overlaps. 0 means the patch size.
+_C.MODEL.STRIDE_SIZE = [0, 0]
+# Add a learned embedding of the camera to the tokens (SIE), times SIE_COE.
+_C.MODEL.SIE_CAMERA = False
+_C.MODEL.SIE_COE = 1.0
+# Stochastic depth of the backbone, as a probability. [0, 1)
+_C.MODEL.DROP_PATH = 0.0
+# The ori branch: True concatenates the three globals under one neck and classifier, False gives each its own.
+_C.MODEL.DIRECT = True
+# Weight of the identity loss (cross-entropy) and of the triplet loss, for every head.
+_C.MODEL.ID_LOSS_WEIGHT = 1.0
+_C.MODEL.TRIPLET_LOSS_WEIGHT = 1.0
+# True: soft-margin triplet loss; False: hinge with SOLVER.MARGIN.
+_C.MODEL.NO_MARGIN = False
+# Label smoothing of 0.1 in the identity loss.
+_C.MODEL.IF_LABELSMOOTH = True
+
+# SDTPS: cross-modal patch selection (TokenSparse) and aggregation (TokenAggregation). See modeling/sdtps.py.
+_C.MODEL.USE_SDTPS = False
+# rho, the share of patches that are kept: ceil(rho N) of N. (0, 1]; 1 keeps all and makes no extra token.
+_C.MODEL.SDTPS_SPARSE_RATIO = 0.5
+# alpha, the share of the kept ones that come out of the aggregation: floor(alpha rho N), at least one. (0, 1]
+_C.MODEL.SDTPS_AGGR_RATIO = 0.4
+# beta: score = (1 - 2 beta) s_p + beta (s_m2 + s_m3 + 2 s_im). [0, 0.5]
+_C.MODEL.SDTPS_BETA = 0.25
+# Straight-through Gumbel-Softmax decision in training, so that gradient reaches the score of dropped patches too.
+_C.MODEL.SDTPS_USE_GUMBEL = False
+# Temperature of that softmax. > 0
+_C.MODEL.SDTPS_GUMBEL_TAU = 1.0
+# In training, keep the top-K of score + Gumbel noise: sampling without replacement instead of the plain top-K.
+_C.MODEL.SDTPS_GUMBEL_SAMPLE = False
+# Weight of the sdtps head's losses. >= 0
+_C.MODEL.SDTPS_LOSS_WEIGHT = 1.0
+# False leaves the MLP predictor out: score = s_im + s_m2 + s_m3, the rule of SEPS's public code.
+_C.MODEL.SDTPS_USE_PREDICTOR = True
+# Hand the decision matrix D to the aggregation as a mask (the way the Gumbel gradient reaches the score).
+_C.MODEL.SDTPS_MASK_AGGREGATION = True
+# No gradient through the attention scores s_im, s_m2, s_m3.
+_C.MODEL.SDTPS_DETACH_ATTENTION = True
+
+# ---------------------------------------------------------------------------------------------------------- INPUT
+_C.INPUT = CN()
+# Image size (height, width) in pixels; persons 256 x 128, vehicles 128 x 256. The two must be equal.
+_C.INPUT.SIZE_TRAIN = [256, 128]
+_C.INPUT.SIZE_TEST = [256, 128]
+# Probability of a horizontal flip. [0, 1]
+_C.INPUT.PROB = 0.5
+# Probability of random erasing. [0, 1]
+_C.INPUT.RE_PROB = 0.5
+# Pixels of black padding on every side before the random crop back to size. >= 0
+_C.INPUT.PADDING = 10
+# Per-channel mean and standard deviation of pixels scaled to [0, 1].
+_C.INPUT.PIXEL_MEAN = [0.5, 0.5, 0.5]
+_C.INPUT.PIXEL_STD = [0.5, 0.5, 0.5]
+# True: one flip, crop and erased rectangle for the three modalities, which stay aligned. False: as the original,
+# drawn for each modality by itself.
+_C.INPUT.SYNC_AUG = True
+
+# ------------------------------------------------------------------------------------------------------- DATASETS
+_C.DATASETS = CN()
+# Data set. ['RGBNT201' | 'synthetic']
+_C.DATASETS.NAMES = "synthetic"
+# Folder that holds the data set (RGBNT201/train_171/RGB/...), or into which the synthetic one is written.
+_C.DATASETS.ROOT_DIR = "datasets"
+# Identities of the training set held out as a validation split on which 'best' is then chosen; 0 = none, and
+# 'best' is chosen on the test set, as the field does.
+_C.DATASETS.VAL_IDS = 0
+
+# The synthetic set (DATASETS.NAMES: synthetic), generated on first use. RGBNT201's own size is 171 / 30 identities
+# and 3951 / 836 triplets.
+_C.SYNTHETIC = CN()
+_C.SYNTHETIC.TRAIN_IDS = 48
+_C.SYNTHETIC.TEST_IDS = 20
+_C.SYNTHETIC.TRAIN_IMAGES = 768
+_C.SYNTHETIC.TEST_IMAGES = 240
+# Size of the JPEGs (height, width) in pixels.
+_C.SYNTHETIC.SIZE = [256, 128]
+# From 0 (clean) to 1: how often and how badly modalities are ruined, figures occluded, cameras apart.
+_C.SYNTHETIC.DIFFICULTY = 0.5
+_C.SYNTHETIC.SEED = 0
+
+# ----------------------------------------------------------------------------------------------------- DATALOADER
+_C.DATALOADER = CN()
+# Worker processes of the loader; 0 loads in the training process. Also the threads that decode JPEGs (at least 1).
+_C.DATALOADER.NUM_WORKERS = 4
+# 'softmax_triplet': batches of P identities x NUM_INSTANCE images, both losses. 'softmax': shuffled batches, no triplet.
+_C.DATALOADER.SAMPLER = "softmax_triplet"
+# K, images per identity in a batch; divides SOLVER.IMS_PER_BATCH.
+_C.DATALOADER.NUM_INSTANCE = 8
+# Decoded images. 'auto': one memory-mapped uint8 file on disk, made once. 'off': decoded into memory at every start.
+# 'device': as 'auto', then held on MODEL.DEVICE. ['auto' | 'off' | 'device']
+_C.DATALOADER.CACHE = "auto"
+# Folder of that file; '' means <ROOT_DIR>/.decoded
+_C.DATALOADER.CACHE_DIR = ""
+
+# --------------------------------------------------------------------------------------------------------- SOLVER
+_C.SOLVER = CN()
+# ['Adam' | 'AdamW' | 'SGD']
+_C.SOLVER.OPTIMIZER_NAME = "Adam"
+_C.SOLVER.MAX_EPOCHS = 50
+# Learning rate of everything but the backbone.
+_C.SOLVER.BASE_LR = 3.5e-4
+# Learning rate of the backbone, biases included.
+_C.SOLVER.BACKBONE_LR = 5e-6
+# Factor on the learning rate of biases outside the backbone.
+_C.SOLVER.BIAS_LR_FACTOR = 2.0
+# Double the learning rate of the classifiers.
+_C.SOLVER.LARGE_FC_LR = False
+# Momentum of SGD.
+_C.SOLVER.MOMENTUM = 0.9
+# Margin of the triplet loss (Euclidean distance of features before the neck).
+_C.SOLVER.MARGIN = 0.3
+# Weight decay of weights, and of biases outside the backbone.
+_C.SOLVER.WEIGHT_DECAY = 1e-4
+_C.SOLVER.WEIGHT_DECAY_BIAS = 1e-4
+# Epochs of linear warm-up from WARMUP_START x the group's own rate, then a cosine to MIN_LR_FACTOR x it.
+_C.SOLVER.WARMUP_EPOCHS = 10
+_C.SOLVER.WARMUP_START = 0.1
+_C.SOLVER.MIN_LR_FACTOR = 0.001
+# Multiply the rate of each epoch by 1 + noise, |noise| up to this (the original: 0.67, unlogged). 0 = off. [0, 1)
+_C.SOLVER.LR_NOISE = 0.0
+# Largest norm of the whole gradient; 0 = no clipping.
+_C.SOLVER.CLIP_GRAD_NORM = 0.0
+# Images (triplets) per step.
+_C.SOLVER.IMS_PER_BATCH = 64
+# Mixed precision. 'auto': bf16 where the card has it, else fp16 with a scaler; off on the CPU.
+# ['auto' | 'bf16' | 'fp16' | 'off']
+_C.SOLVER.AMP = "auto"
+# torch.compile the model.
+_C.SOLVER.COMPILE = False
+# Seed of everything that is drawn: weights, order, augmentation, Gumbel noise.
+_C.SOLVER.SEED = 1111
+# Steps between updates of the losses shown in the progress bar.
+_C.SOLVER.LOG_PERIOD = 10
+# Epochs between evaluations and between writings of last.pth; the last epoch always does both.
+_C.SOLVER.EVAL_PERIOD = 1
+_C.SOLVER.CHECKPOINT_PERIOD = 1
+
+# ----------------------------------------------------------------------------------------------------------- TEST
+_C.TEST = CN()
+# Images (triplets) per forward pass of the evaluation.
+_C.TEST.IMS_PER_BATCH = 128
+# Checkpoint that test_net.py evaluates; '' means <OUTPUT_DIR>/best.pth
+_C.TEST.WEIGHT = ""
+# Feature that `embedding` is and that the headline figure and 'best' go by; every pattern is scored all the same.
+# 'auto': sdtps where there is one, else all. ['auto' | 'ori' | 'sdtps' | 'all']
+_C.TEST.FEAT = "auto"
+# Retrieve with the feature before or after the BNNeck. ['before' | 'after']
+_C.TEST.NECK_FEAT = "before"
+# Scale features to unit length before the distance.
+_C.TEST.FEAT_NORM = True
+# Score the model before its first step, as epoch 0.
+_C.TEST.UNTRAINED = True
+
+# Folder of the run: config.yaml, log.txt, metrics.jsonl, last.pth, best.pth, results.json.
+_C.OUTPUT_DIR = "output"

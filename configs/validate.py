@@ -1,0 +1,296 @@
+"""Rules on values: choices, ranges, and keys that must agree. Each error names key, value and remedy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from yacs.config import CfgNode
+
+from utils.errors import UserError
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "DATALOADER.SAMPLER": ("softmax_triplet", "softmax"),
+    "DATALOADER.CACHE": ("auto", "off", "device"),
+    "SOLVER.OPTIMIZER_NAME": ("Adam", "AdamW", "SGD"),
+    "SOLVER.AMP": ("auto", "bf16", "fp16", "off"),
+    "TEST.FEAT": ("auto", "ori", "sdtps", "all"),
+    "TEST.NECK_FEAT": ("before", "after"),
+}
+
+RANGES: dict[str, str] = {
+    "MODEL.STRIDE_SIZE": "[0, inf)",
+    "MODEL.SIE_COE": "(0, inf)",
+    "MODEL.DROP_PATH": "[0, 1)",
+    "MODEL.ID_LOSS_WEIGHT": "[0, inf)",
+    "MODEL.TRIPLET_LOSS_WEIGHT": "[0, inf)",
+    "MODEL.SDTPS_SPARSE_RATIO": "(0, 1]",
+    "MODEL.SDTPS_AGGR_RATIO": "(0, 1]",
+    "MODEL.SDTPS_BETA": "[0, 0.5]",
+    "MODEL.SDTPS_GUMBEL_TAU": "(0, inf)",
+    "MODEL.SDTPS_LOSS_WEIGHT": "[0, inf)",
+    "INPUT.SIZE_TRAIN": "[1, inf)",
+    "INPUT.SIZE_TEST": "[1, inf)",
+    "INPUT.PROB": "[0, 1]",
+    "INPUT.RE_PROB": "[0, 1]",
+    "INPUT.PADDING": "[0, inf)",
+    "INPUT.PIXEL_STD": "(0, inf)",
+    "DATASETS.VAL_IDS": "[0, inf)",
+    "SYNTHETIC.TRAIN_IDS": "[1, inf)",
+    "SYNTHETIC.TEST_IDS": "[1, inf)",
+    "SYNTHETIC.TRAIN_IMAGES": "[1, inf)",
+    "SYNTHETIC.TEST_IMAGES": "[1, inf)",
+    "SYNTHETIC.SIZE": "[16, inf)",
+    "SYNTHETIC.DIFFICULTY": "[0, 1]",
+    "SYNTHETIC.SEED": "[0, inf)",
+    "DATALOADER.NUM_WORKERS": "[0, inf)",
+    "DATALOADER.NUM_INSTANCE": "[1, inf)",
+    "SOLVER.MAX_EPOCHS": "[1, inf)",
+    "SOLVER.BASE_LR": "(0, inf)",
+    "SOLVER.BACKBONE_LR": "(0, inf)",
+    "SOLVER.BIAS_LR_FACTOR": "(0, inf)",
+    "SOLVER.MOMENTUM": "[0, 1)",
+    "SOLVER.MARGIN": "[0, inf)",
+    "SOLVER.WEIGHT_DECAY": "[0, inf)",
+    "SOLVER.WEIGHT_DECAY_BIAS": "[0, inf)",
+    "SOLVER.WARMUP_EPOCHS": "[0, inf)",
+    "SOLVER.WARMUP_START": "(0, 1]",
+    "SOLVER.MIN_LR_FACTOR": "[0, 1]",
+    "SOLVER.LR_NOISE": "[0, 1)",
+    "SOLVER.CLIP_GRAD_NORM": "[0, inf)",
+    "SOLVER.IMS_PER_BATCH": "[1, inf)",
+    "SOLVER.SEED": "[0, inf)",
+    "SOLVER.LOG_PERIOD": "[1, inf)",
+    "SOLVER.EVAL_PERIOD": "[1, inf)",
+    "SOLVER.CHECKPOINT_PERIOD": "[1, inf)",
+    "TEST.IMS_PER_BATCH": "[1, inf)",
+}
+
+
+@dataclass(frozen=True)
+class Inert:
+    """Keys that could change nothing under a condition: setting one away from its default is then refused."""
+
+    keys: str
+    """One key, or a prefix ending in *."""
+    when: Callable[[CfgNode], bool]
+    because: str
+    remedy: str
+
+
+def _score_unused(model: CfgNode) -> bool:
+    """With every patch kept and no Gumbel gradient, nothing reads the score."""
+    return model.USE_SDTPS and model.SDTPS_SPARSE_RATIO == 1 and not model.SDTPS_USE_GUMBEL
+
+
+def _gumbel_gradient_lost(model: CfgNode) -> bool:
+    """Gumbel is on, but no gradient of D can arrive at a parameter, and the selection is not sampled either."""
+    to_score = model.SDTPS_USE_PREDICTOR or not model.SDTPS_DETACH_ATTENTION
+    return (
+        model.USE_SDTPS
+        and model.SDTPS_USE_GUMBEL
+        and not model.SDTPS_GUMBEL_SAMPLE
+        and not (model.SDTPS_MASK_AGGREGATION and to_score)
+    )
+
+
+INERT: tuple[Inert, ...] = (
+    Inert(
+        "MODEL.SDTPS_*",
+        lambda c: not c.MODEL.USE_SDTPS,
+        "MODEL.USE_SDTPS is False",
+        "set MODEL.USE_SDTPS: True",
+    ),
+    Inert(
+        "MODEL.SDTPS_GUMBEL_*",
+        lambda c: not c.MODEL.SDTPS_USE_GUMBEL,
+        "MODEL.SDTPS_USE_GUMBEL is False",
+        "set MODEL.SDTPS_USE_GUMBEL: True",
+    ),
+    Inert(
+        "MODEL.SDTPS_MASK_AGGREGATION",
+        lambda c: not c.MODEL.SDTPS_USE_GUMBEL,
+        "MODEL.SDTPS_USE_GUMBEL is False, so D is a constant 1 on the kept patches",
+        "set MODEL.SDTPS_USE_GUMBEL: True",
+    ),
+    Inert(
+        "MODEL.SDTPS_USE_GUMBEL",
+        lambda c: _gumbel_gradient_lost(c.MODEL),
+        "the gradient of D reaches no parameter (no mask in the aggregation, or no predictor and a detached attention)",
+        "set MODEL.SDTPS_MASK_AGGREGATION: True and keep the predictor, or set MODEL.SDTPS_GUMBEL_SAMPLE: True",
+    ),
+    Inert(
+        "MODEL.SDTPS_GUMBEL_SAMPLE",
+        lambda c: c.MODEL.SDTPS_SPARSE_RATIO == 1,
+        "MODEL.SDTPS_SPARSE_RATIO is 1 and every patch is kept",
+        "lower MODEL.SDTPS_SPARSE_RATIO",
+    ),
+    Inert(
+        "MODEL.SDTPS_GUMBEL_TAU",
+        lambda c: not c.MODEL.SDTPS_MASK_AGGREGATION,
+        "MODEL.SDTPS_MASK_AGGREGATION is False and the soft decision goes nowhere",
+        "set MODEL.SDTPS_MASK_AGGREGATION: True",
+    ),
+    *(
+        Inert(
+            f"MODEL.{key}",
+            lambda c: _score_unused(c.MODEL),
+            "MODEL.SDTPS_SPARSE_RATIO is 1, so every patch is kept and nothing reads the score",
+            "lower MODEL.SDTPS_SPARSE_RATIO",
+        )
+        for key in ("SDTPS_BETA", "SDTPS_USE_PREDICTOR", "SDTPS_DETACH_ATTENTION")
+    ),
+    Inert(
+        "MODEL.SDTPS_BETA",
+        lambda c: not c.MODEL.SDTPS_USE_PREDICTOR,
+        "MODEL.SDTPS_USE_PREDICTOR is False, and the score is then s_im + s_m2 + s_m3",
+        "set MODEL.SDTPS_USE_PREDICTOR: True",
+    ),
+    Inert(
+        "MODEL.SDTPS_DETACH_ATTENTION",
+        lambda c: c.MODEL.SDTPS_USE_PREDICTOR and c.MODEL.SDTPS_BETA == 0,
+        "MODEL.SDTPS_BETA is 0 and the attention scores have no weight",
+        "raise MODEL.SDTPS_BETA",
+    ),
+    Inert(
+        "MODEL.SIE_COE",
+        lambda c: not c.MODEL.SIE_CAMERA,
+        "MODEL.SIE_CAMERA is False",
+        "set MODEL.SIE_CAMERA: True",
+    ),
+    Inert(
+        "SYNTHETIC.*",
+        lambda c: c.DATASETS.NAMES.lower() != "synthetic",
+        "DATASETS.NAMES is not 'synthetic'",
+        "set DATASETS.NAMES: synthetic",
+    ),
+    *(
+        Inert(
+            key,
+            lambda c: c.DATALOADER.SAMPLER == "softmax" or c.MODEL.TRIPLET_LOSS_WEIGHT == 0,
+            "there is no triplet loss (DATALOADER.SAMPLER: softmax, or MODEL.TRIPLET_LOSS_WEIGHT: 0)",
+            "set DATALOADER.SAMPLER: softmax_triplet and a MODEL.TRIPLET_LOSS_WEIGHT above 0",
+        )
+        for key in ("SOLVER.MARGIN", "MODEL.NO_MARGIN")
+    ),
+    *(
+        Inert(
+            key,
+            lambda c: c.DATALOADER.SAMPLER == "softmax",
+            "DATALOADER.SAMPLER is 'softmax'",
+            "set DATALOADER.SAMPLER: softmax_triplet",
+        )  # fmt: skip
+        for key in ("DATALOADER.NUM_INSTANCE", "MODEL.TRIPLET_LOSS_WEIGHT")
+    ),
+    Inert(
+        "SOLVER.MARGIN", lambda c: c.MODEL.NO_MARGIN, "MODEL.NO_MARGIN is True", "set MODEL.NO_MARGIN: False"
+    ),
+    Inert(
+        "MODEL.IF_LABELSMOOTH",
+        lambda c: c.MODEL.ID_LOSS_WEIGHT == 0,
+        "MODEL.ID_LOSS_WEIGHT is 0",
+        "raise MODEL.ID_LOSS_WEIGHT",
+    ),  # fmt: skip
+    Inert(
+        "SOLVER.MOMENTUM",
+        lambda c: c.SOLVER.OPTIMIZER_NAME != "SGD",
+        "only SGD has a momentum",
+        "set SOLVER.OPTIMIZER_NAME: SGD",
+    ),  # fmt: skip
+    Inert(
+        "SOLVER.WARMUP_START",
+        lambda c: c.SOLVER.WARMUP_EPOCHS == 0,
+        "SOLVER.WARMUP_EPOCHS is 0",
+        "raise SOLVER.WARMUP_EPOCHS",
+    ),  # fmt: skip
+    Inert(
+        "DATALOADER.CACHE_DIR",
+        lambda c: c.DATALOADER.CACHE == "off",
+        "DATALOADER.CACHE is 'off'",
+        "set DATALOADER.CACHE: auto",
+    ),  # fmt: skip
+)
+
+
+def validate(cfg: CfgNode, defaults: dict[str, Any]) -> None:
+    """Check a merged configuration against the rules of this file; `defaults` by dotted key.
+
+    Raises:
+        UserError: the first rule that is broken.
+    """
+    for key, allowed in CHOICES.items():
+        if get(cfg, key) not in allowed:
+            raise UserError(f"{key} is {get(cfg, key)!r}. Allowed: {', '.join(map(repr, allowed))}.")
+    for key, interval in RANGES.items():
+        value = get(cfg, key)
+        for number in value if isinstance(value, list) else [value]:
+            if not _inside(number, interval):
+                raise UserError(f"{key} is {value}. Allowed: {interval}.")
+    for rule in INERT:
+        if not rule.when(cfg):
+            continue
+        for key, default in defaults.items():
+            named = key == rule.keys or (rule.keys.endswith("*") and key.startswith(rule.keys[:-1]))
+            if named and get(cfg, key) != default:
+                raise UserError(
+                    f"{key} is {get(cfg, key)!r}, but it would have no effect: {rule.because}. "
+                    f"Either {rule.remedy}, or remove {key}."
+                )
+    _check_together(cfg)
+
+
+def _check_together(cfg: CfgNode) -> None:
+    """Rules that tie several keys to each other."""
+    if cfg.INPUT.SIZE_TRAIN != cfg.INPUT.SIZE_TEST:
+        raise UserError(
+            f"INPUT.SIZE_TRAIN is {cfg.INPUT.SIZE_TRAIN} and INPUT.SIZE_TEST is {cfg.INPUT.SIZE_TEST}. The position "
+            "embedding has one size, so the two must be equal."
+        )
+    batch, instances = cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_INSTANCE
+    if cfg.DATALOADER.SAMPLER == "softmax_triplet":
+        if batch % instances:
+            raise UserError(
+                f"SOLVER.IMS_PER_BATCH is {batch} and DATALOADER.NUM_INSTANCE {instances}, which does not divide it. A batch "
+                f"is P identities of NUM_INSTANCE images: take a multiple of {instances}, such as {(batch // instances + 1) * instances}."
+            )
+        if cfg.MODEL.TRIPLET_LOSS_WEIGHT > 0 and (instances < 2 or batch == instances):
+            raise UserError(
+                f"SOLVER.IMS_PER_BATCH is {batch} and DATALOADER.NUM_INSTANCE {instances}. The triplet loss needs at least two "
+                "images per identity and two identities per batch; else set DATALOADER.SAMPLER: softmax."
+            )
+    if cfg.MODEL.ID_LOSS_WEIGHT == 0 and (
+        cfg.MODEL.TRIPLET_LOSS_WEIGHT == 0 or cfg.DATALOADER.SAMPLER == "softmax"
+    ):
+        raise UserError(
+            "MODEL.ID_LOSS_WEIGHT is 0 and there is no triplet loss either: nothing would be trained."
+        )
+    if cfg.SOLVER.WARMUP_EPOCHS >= cfg.SOLVER.MAX_EPOCHS:
+        raise UserError(
+            f"SOLVER.WARMUP_EPOCHS is {cfg.SOLVER.WARMUP_EPOCHS} of SOLVER.MAX_EPOCHS {cfg.SOLVER.MAX_EPOCHS}. The warm-up must "
+            "end before the training does: lower WARMUP_EPOCHS or raise MAX_EPOCHS."
+        )
+    if cfg.TEST.FEAT == "sdtps" and not cfg.MODEL.USE_SDTPS:
+        raise UserError(
+            "TEST.FEAT is 'sdtps', but MODEL.USE_SDTPS is False. Set it True, or TEST.FEAT: auto."
+        )
+    device = cfg.MODEL.DEVICE
+    if device not in ("auto", "cpu", "cuda") and not (device.startswith("cuda:") and device[5:].isdigit()):
+        raise UserError(f"MODEL.DEVICE is {device!r}. Allowed: 'auto', 'cpu', 'cuda', 'cuda:N'.")
+    if not cfg.OUTPUT_DIR:
+        raise UserError("OUTPUT_DIR is empty. Set it to the folder that the run writes to.")
+
+
+def get(cfg: CfgNode, key: str) -> Any:
+    """The value under a dotted key."""
+    for name in key.split("."):
+        cfg = cfg[name]
+    return cfg
+
+
+def _inside(number: float, interval: str) -> bool:
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    above = number > low if interval[0] == "(" else number >= low
+    below = number < high if interval[-1] == ")" else number <= high
+    return above and below and not math.isnan(number)

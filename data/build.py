@@ -1,0 +1,126 @@
+"""From configuration to samples, stores and loaders: the only file of this package that knows the keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from yacs.config import CfgNode
+
+from data.augment import TrainAugment, normalize
+from data.dataset import StoreDataset
+from data.records import Batch, Sample
+from data.registry import find_dataset
+from data.sampler import IdentityBatchSampler, ShuffledBatchSampler
+from data.splits import EvalSplit, ReIDData, hold_out, make_eval_split
+from data.store import ImageStore, open_store
+from data.synthetic import SyntheticSpec, ensure_synthetic
+
+SYNTHETIC = "synthetic"
+
+
+def build_data(cfg: CfgNode) -> ReIDData:
+    """Parse (and for the synthetic set first generate) the data set that the configuration names.
+
+    Raises:
+        UserError: an unknown, missing or broken data set.
+    """
+    name, root = cfg.DATASETS.NAMES, Path(cfg.DATASETS.ROOT_DIR)
+    if name.lower() == SYNTHETIC:
+        root = ensure_synthetic(root, _synthetic_spec(cfg), workers=cfg.DATALOADER.NUM_WORKERS)
+        name = "RGBNT201"  # it is written in that layout
+    dataset = find_dataset(name)
+    splits = dataset.parse(root)
+    train, validation = splits["train"], None
+    if cfg.DATASETS.VAL_IDS:
+        train, validation = hold_out(train, cfg.DATASETS.VAL_IDS, dataset.protocol)
+    test = make_eval_split("test", splits["query"], splits["gallery"], dataset.protocol)
+    return ReIDData(tuple(train), test, validation)
+
+
+def _synthetic_spec(cfg: CfgNode) -> SyntheticSpec:
+    keys = cfg.SYNTHETIC
+    return SyntheticSpec(
+        train_ids=keys.TRAIN_IDS,
+        test_ids=keys.TEST_IDS,
+        train_images=keys.TRAIN_IMAGES,
+        test_images=keys.TEST_IMAGES,
+        size_hw=tuple(keys.SIZE),
+        difficulty=keys.DIFFICULTY,
+        seed=keys.SEED,
+    )
+
+
+def build_train_loader(cfg: CfgNode, data: ReIDData, device: torch.device) -> DataLoader:
+    """Batches of uint8 images in the order of a sampler with `set_epoch`, which is `loader.batch_sampler`."""
+    if cfg.DATALOADER.SAMPLER == "softmax_triplet":
+        sampler = IdentityBatchSampler(
+            data.labels.tolist(),
+            batch_size=cfg.SOLVER.IMS_PER_BATCH,
+            num_instances=cfg.DATALOADER.NUM_INSTANCE,
+            seed=cfg.SOLVER.SEED,
+        )
+    else:
+        sampler = ShuffledBatchSampler(
+            len(data.train), batch_size=cfg.SOLVER.IMS_PER_BATCH, seed=cfg.SOLVER.SEED
+        )
+    return _loader(cfg, data.train, data.labels, sampler, device)
+
+
+def build_eval_loader(cfg: CfgNode, split: EvalSplit, device: torch.device) -> DataLoader:
+    """Batches of the split's samples in their order."""
+    step = cfg.TEST.IMS_PER_BATCH
+    batches = [list(range(i, min(i + step, len(split.samples)))) for i in range(0, len(split.samples), step)]
+    return _loader(cfg, split.samples, None, batches, device)
+
+
+def _loader(
+    cfg: CfgNode, samples: Sequence[Sample], labels: np.ndarray | None, batch_sampler, device: torch.device
+) -> DataLoader:
+    dataset = StoreDataset(_open_store(cfg, samples), samples, labels)
+    # On the training process's own memory there is nothing to wait for, and a worker could not share a device store.
+    workers = 0 if cfg.DATALOADER.CACHE == "device" else cfg.DATALOADER.NUM_WORKERS
+    return DataLoader(
+        dataset.to(device) if cfg.DATALOADER.CACHE == "device" else dataset,
+        batch_sampler=batch_sampler,
+        collate_fn=_as_is,
+        num_workers=workers,
+        pin_memory=device.type == "cuda" and cfg.DATALOADER.CACHE != "device",
+    )
+
+
+def _as_is(batch: Batch) -> Batch:
+    """The data set makes whole batches; there is nothing left to collate."""
+    return batch
+
+
+def _open_store(cfg: CfgNode, samples: Sequence[Sample]) -> ImageStore:
+    cache_dir = Path(cfg.DATALOADER.CACHE_DIR or Path(cfg.DATASETS.ROOT_DIR) / ".decoded")
+    return open_store(
+        samples,
+        size_hw=tuple(cfg.INPUT.SIZE_TRAIN),
+        cache_dir=None if cfg.DATALOADER.CACHE == "off" else cache_dir,
+        workers=max(1, cfg.DATALOADER.NUM_WORKERS),
+    )
+
+
+def build_augmentation(cfg: CfgNode) -> TrainAugment:
+    """The training transform of a batch: `augment(images, present, generator)`."""
+    return TrainAugment(
+        flip_prob=cfg.INPUT.PROB,
+        pad_pixels=cfg.INPUT.PADDING,
+        erase_prob=cfg.INPUT.RE_PROB,
+        mean=cfg.INPUT.PIXEL_MEAN,
+        std=cfg.INPUT.PIXEL_STD,
+        sync_geometry=cfg.INPUT.SYNC_AUG,
+    )
+
+
+def build_normalization(cfg: CfgNode) -> Callable[[Tensor, Tensor], Tensor]:
+    """The evaluation transform of a batch: `normalize(images, present)`."""
+    mean, std = cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD
+    return lambda images, present: normalize(images, present, mean=mean, std=std)

@@ -1,0 +1,26 @@
+"""Where the object is, on the grid of patches; only the synthetic set knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from data.records import Sample
+
+
+def patch_coverage(samples: Sequence[Sample], grid: tuple[int, int]) -> Tensor | None:
+    """The share of each patch that lies on the object: (N, gh * gw) float32, or None where a sample has no mask."""
+    if any(sample.mask is None for sample in samples):
+        return None
+    rows, columns = grid
+    shares = np.empty((len(samples), rows * columns), np.float32)
+    for i, sample in enumerate(samples):
+        with Image.open(sample.mask) as mask:
+            shares[i] = np.asarray(
+                mask.convert("L").resize((columns, rows), Image.Resampling.BOX), np.float32
+            ).ravel()
+    return torch.from_numpy(shares / 255)

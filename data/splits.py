@@ -1,0 +1,100 @@
+"""What a run trains on and is scored on: lists of samples, labels, and the protocol as data."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.records import Sample
+from utils.errors import UserError
+
+VALIDATION_SEED = 0
+"""Which identities are held out does not depend on the seed of the run, so that runs can be compared."""
+
+
+@dataclass(frozen=True)
+class EvalSplit:
+    """Query and gallery over one list of distinct samples: an image that is in both is encoded once."""
+
+    name: str
+    samples: tuple[Sample, ...]
+    query: np.ndarray
+    """(Q,) positions in `samples`."""
+    gallery: np.ndarray
+    """(G,) positions in `samples`."""
+    protocol: str
+    """'camera' or 'scene': a query ignores the gallery images of its own identity seen by the same one."""
+
+    @property
+    def pids(self) -> np.ndarray:
+        """(N,) identities."""
+        return np.array([sample.pid for sample in self.samples])
+
+    @property
+    def views(self) -> np.ndarray:
+        """(N,) camera or scene, as the protocol says."""
+        return np.array([getattr(sample, self.protocol) for sample in self.samples])
+
+
+@dataclass(frozen=True)
+class ReIDData:
+    """A data set, ready for a run."""
+
+    train: tuple[Sample, ...]
+    test: EvalSplit
+    validation: EvalSplit | None
+
+    @property
+    def train_pids(self) -> list[int]:
+        """The sorted identities of the training set; the label of a sample is its position here."""
+        return sorted({sample.pid for sample in self.train})
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) training labels 0..K-1."""
+        position = {pid: label for label, pid in enumerate(self.train_pids)}
+        return np.array([position[sample.pid] for sample in self.train])
+
+    @property
+    def num_cameras(self) -> int:
+        """Cameras of the training set."""
+        return max(sample.camera for sample in self.train) + 1
+
+
+def make_eval_split(
+    name: str, query: Sequence[Sample], gallery: Sequence[Sample], protocol: str
+) -> EvalSplit:
+    """Query and gallery as positions in their union."""
+    position = {sample: i for i, sample in enumerate(dict.fromkeys([*query, *gallery]))}
+    return EvalSplit(
+        name,
+        tuple(position),
+        np.array([position[sample] for sample in query]),
+        np.array([position[sample] for sample in gallery]),
+        protocol,
+    )
+
+
+def hold_out(train: Sequence[Sample], num_ids: int, protocol: str) -> tuple[list[Sample], EvalSplit]:
+    """Take `num_ids` identities out of `train` as a validation split; every one seen in at least two views.
+
+    Raises:
+        UserError: fewer such identities than asked for, or none would be left to train on.
+    """
+    views: dict[int, set[int]] = defaultdict(set)
+    for sample in train:
+        views[sample.pid].add(getattr(sample, protocol))
+    eligible = sorted(pid for pid, seen in views.items() if len(seen) > 1)
+    if num_ids > len(eligible) or num_ids >= len(views):
+        raise UserError(
+            f"DATASETS.VAL_IDS is {num_ids}, but of the {len(views)} training identities {len(eligible)} are seen by more than "
+            f"one {protocol} and can be validated on, and at least one must be left to train. Lower it, or set it to 0."
+        )
+    held = set(np.random.default_rng(VALIDATION_SEED).choice(eligible, num_ids, replace=False).tolist())
+    validation = [sample for sample in train if sample.pid in held]
+    return [s for s in train if s.pid not in held], make_eval_split(
+        "validation", validation, validation, protocol
+    )

@@ -1,0 +1,89 @@
+"""From configuration to evaluator and trainer: the only file of this package that knows the keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from yacs.config import CfgNode
+
+from data.build import build_augmentation, build_eval_loader, build_normalization, build_train_loader
+from data.masks import patch_coverage
+from data.splits import EvalSplit, ReIDData
+from engine.evaluate import Evaluator
+from engine.precision import Precision, resolve_precision
+from engine.run_folder import RunFolder
+from engine.train import Trainer, TrainOptions, TrainState
+from modeling import build_loss
+from modeling.model import ReIDModel
+from solver import build_optimizer, build_schedule
+from utils.errors import UserError
+
+
+def build_evaluator(cfg: CfgNode, split: EvalSplit, model: ReIDModel, device: torch.device) -> Evaluator:
+    """An evaluator of `model` on `split`.
+
+    Raises:
+        UserError: the split has a camera that the model's camera embedding does not know.
+    """
+    model.backbone.check_cameras(sample.camera for sample in split.samples)
+    return Evaluator(
+        split=split,
+        loader=build_eval_loader(cfg, split, device),
+        transform=build_normalization(cfg),
+        precision=resolve_precision(cfg.SOLVER.AMP, device),
+        headline=model.feat,
+        normalize_features=cfg.TEST.FEAT_NORM,
+        coverage=patch_coverage(split.samples, model.backbone.grid) if model.sdtps is not None else None,
+    )
+
+
+def build_trainer(
+    cfg: CfgNode,
+    data: ReIDData,
+    model: ReIDModel,
+    *,
+    evaluator: Evaluator,
+    folder: RunFolder,
+    precision: Precision,
+) -> Trainer:
+    """A trainer of `model`, which is on the device already, from its first epoch."""
+    solver = cfg.SOLVER
+    optimizer = build_optimizer(cfg, model)
+    state = TrainState(model, optimizer, build_schedule(cfg, optimizer), precision.make_scaler())
+    options = TrainOptions(
+        max_epochs=solver.MAX_EPOCHS,
+        seed=solver.SEED,
+        eval_period=solver.EVAL_PERIOD,
+        checkpoint_period=solver.CHECKPOINT_PERIOD,
+        log_period=solver.LOG_PERIOD,
+        clip_grad_norm=solver.CLIP_GRAD_NORM,
+        eval_untrained=cfg.TEST.UNTRAINED,
+        metadata={"config": cfg.dump(), "pids": data.train_pids, "num_cameras": data.num_cameras},
+    )
+    return Trainer(
+        state,
+        options,
+        loss=build_loss(cfg),
+        loader=build_train_loader(cfg, data, precision.device),
+        augment=build_augmentation(cfg),
+        evaluate=evaluator,
+        folder=folder,
+        precision=precision,
+        forward=torch.compile(model) if solver.COMPILE else model,
+    )
+
+
+def resume(trainer: Trainer, content: dict[str, Any], source: str) -> None:
+    """Bring `trainer` to where the checkpoint `content` was written.
+
+    Raises:
+        UserError: it is of another model, optimiser or set of identities.
+    """
+    for key, what in (("pids", "identities"), ("num_cameras", "cameras")):
+        if content.get(key) != trainer.options.metadata[key]:
+            raise UserError(
+                f"{source} was trained on other {what} than DATASETS.NAMES and DATASETS.ROOT_DIR give now. Resume with the data "
+                "set it was started on, or train anew in another OUTPUT_DIR."
+            )
+    trainer.state.load_state_dict(content, source)

@@ -1,0 +1,128 @@
+"""Checkpoints: one dict, written whole or not at all, read without executing anything."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+LAST, PREVIOUS, BEST = "last.pth", "previous.pth", "best.pth"
+
+
+def save_checkpoint(content: dict[str, Any], path: Path, *, keep_as: Path | None = None) -> None:
+    """Write `content` to `path`: to a temporary file first, then renamed, so that a reader sees the old or the new.
+
+    Args:
+        keep_as: where the file that stood at `path` is moved to, instead of being replaced.
+
+    Raises:
+        UserError: the disk is full or not writable; the file at `path` is then untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if keep_as is not None and path.exists():
+            os.replace(path, keep_as)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"Could not write the checkpoint {path}: {' '.join(str(error).split())}. Free space or set OUTPUT_DIR to another "
+            "disk, then continue with --resume auto; what was saved before is intact."
+        ) from error
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The dict in a checkpoint, on the CPU.
+
+    Raises:
+        UserError: no such file, or it is truncated, is no checkpoint, or holds more than plain data.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no checkpoint {path}.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        Exception
+    ) as error:  # torch raises five kinds of error here, UnpicklingError and EOFError among them
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path} is no readable checkpoint (truncated, or not one of tensors and plain data): {reason}"
+        ) from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, not the dict of a checkpoint.")
+    return content
+
+
+def load_resumable(source: str, output_dir: Path) -> dict[str, Any] | None:
+    """The checkpoint to continue from: `source` is a path, or 'auto' for the newest readable one of the run, if any.
+
+    Raises:
+        UserError: the named file cannot be read, or 'auto' found files and none of them can.
+    """
+    if source != "auto":
+        return _resumable(Path(source))
+    candidates = [path for path in (output_dir / LAST, output_dir / PREVIOUS) if path.exists()]
+    broken: list[str] = []
+    for path in candidates:
+        try:
+            content = _resumable(path)
+        except UserError as error:
+            broken.append(str(error))
+            logger.info("warning: %s Trying the one before.", error)
+        else:
+            logger.info("Resuming from %s.", path)
+            return content
+    if broken:
+        raise UserError(f"--resume auto found no readable checkpoint in {output_dir}. {' '.join(broken)}")
+    return None
+
+
+def _resumable(path: Path) -> dict[str, Any]:
+    content = load_checkpoint(path)
+    missing = {"model", "optimizer", "epoch", "step"} - content.keys()
+    if missing:
+        raise UserError(
+            f"{path} cannot be resumed: it lacks {', '.join(sorted(missing))}. Resume from a {LAST}."
+        )
+    return content
+
+
+def load_model_state(model: torch.nn.Module, state: dict[str, Any], source: str) -> None:
+    """Load `state` into `model`, strictly.
+
+    Raises:
+        UserError: keys or shapes differ; the model is then unchanged.
+    """
+    own = model.state_dict()
+    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    shapes = [
+        f"{key} is {tuple(state[key].shape)} there and {tuple(own[key].shape)} here"
+        for key in own.keys() & state.keys()
+        if state[key].shape != own[key].shape
+    ]
+    problems = [
+        f"{len(keys)} {what}: {', '.join(keys[:4])}{', ...' if len(keys) > 4 else ''}"
+        for what, keys in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", sorted(shapes)),
+        )
+        if keys
+    ]
+    if problems:
+        raise UserError(
+            f"The weights in {source} are not of this model ({'; '.join(problems)}). Use the configuration they were trained "
+            "with: config.yaml in the folder of that run."
+        )
+    model.load_state_dict(state)

@@ -1,0 +1,49 @@
+"""Mixed precision: which autocast type, and whether gradients must be scaled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from utils.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """The autocast type on a device; None computes in float32."""
+
+    device: torch.device
+    dtype: torch.dtype | None
+
+    def autocast(self) -> torch.autocast:
+        """A context for the forward pass."""
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None)
+
+    def make_scaler(self) -> torch.amp.GradScaler:
+        """A gradient scaler, which does nothing unless the type is float16."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+
+
+def resolve_precision(mode: str, device: torch.device) -> Precision:
+    """SOLVER.AMP as a type: 'auto' is bf16 where the card computes in it, else fp16, and off on the CPU."""
+    if mode == "auto":
+        mode = "off" if device.type == "cpu" else ("bf16" if torch.cuda.is_bf16_supported(False) else "fp16")
+    return Precision(device, {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[mode])
+
+
+def resolve_device(name: str) -> torch.device:
+    """MODEL.DEVICE as a device: 'auto' is CUDA where there is a card.
+
+    Raises:
+        UserError: a CUDA device was asked for and is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"MODEL.DEVICE is {name!r}, but torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices. Set it to "
+            "'auto' or 'cpu', or install a torch built for the card's driver."
+        )
+    return device

@@ -1,0 +1,246 @@
+"""The training loop: one state, one step, a straight loop over epochs."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from data.records import Batch
+from engine.checkpoint import BEST, LAST, PREVIOUS, load_model_state, save_checkpoint
+from engine.interrupt import Interrupted, StopRequest
+from engine.precision import Precision
+from engine.run_folder import RunFolder
+from engine.watch import LossWatch
+from modeling.model import ReIDOutput
+from solver.schedule import EpochSchedule
+from utils.errors import UserError
+from utils.seeding import derive_seed, seed_all
+
+logger = logging.getLogger(__name__)
+
+MODEL_STREAM, AUGMENT_STREAM = 0, 1
+"""Separate streams of random numbers within a step: the model's (drop path, Gumbel) and the augmentation's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What the loop needs to know, in the words of the configuration."""
+
+    max_epochs: int
+    seed: int
+    eval_period: int = 1
+    checkpoint_period: int = 1
+    log_period: int = 10
+    clip_grad_norm: float = 0.0
+    eval_untrained: bool = True
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """Plain data stored in every checkpoint: configuration, identities, cameras."""
+
+
+@dataclass
+class TrainState:
+    """All that changes while a run goes on."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: EpochSchedule
+    scaler: torch.amp.GradScaler
+    epoch: int = 0
+    """Epochs completed."""
+    step: int = 0
+    """Steps done in the epoch that is under way."""
+    loss_sums: dict[str, float] = field(default_factory=dict)
+    """Sums over those steps, by loss; filled when the epoch is interrupted."""
+    best: dict[str, float] = field(default_factory=dict)
+    """'epoch' and 'score' of the best evaluation so far."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds of it. Random numbers are functions of (seed, epoch, step) and need no state."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "loss_sums": self.loss_sums,
+            "best": self.best,
+        }
+
+    def load_state_dict(self, content: dict[str, Any], source: str) -> None:
+        """Continue from a checkpoint.
+
+        Raises:
+            UserError: it is of another model or optimiser.
+        """
+        load_model_state(self.model, content["model"], source)
+        base_lrs = [group["base_lr"] for group in self.optimizer.param_groups]
+        try:
+            self.optimizer.load_state_dict(content["optimizer"])
+        except ValueError as error:
+            raise UserError(
+                f"The optimiser state in {source} does not fit this configuration: {error}"
+            ) from error
+        for group, base_lr in zip(self.optimizer.param_groups, base_lrs, strict=True):
+            group["base_lr"] = base_lr  # the configuration's, should it have changed
+        if content["scaler"]:
+            self.scaler.load_state_dict(content["scaler"])
+        self.epoch, self.step = content["epoch"], content["step"]
+        self.loss_sums, self.best = content["loss_sums"], content["best"]
+
+
+class Trainer:
+    """Ties the parts of a run together and runs it.
+
+    Args:
+        state: the model, its optimiser and where they are.
+        loss: (features, logits, pid) to a dict of weighted losses.
+        loader: batches of uint8 images; its `batch_sampler` has `set_epoch(epoch, start_batch)`.
+        augment: (images, present, generator) to a float batch, on the device.
+        evaluate: scores the model: {'score': headline figure, 'eval': {pattern: {metric: value}}, ...}.
+        folder: where everything is written.
+        forward: what a training step calls, where that is not the model itself (compiled, distributed).
+    """
+
+    def __init__(
+        self,
+        state: TrainState,
+        options: TrainOptions,
+        *,
+        loss: nn.Module,
+        loader: Iterable[Batch],
+        augment: Callable[[Tensor, Tensor, torch.Generator], Tensor],
+        evaluate: Callable[[nn.Module], dict[str, Any]],
+        folder: RunFolder,
+        precision: Precision,
+        forward: Callable[..., ReIDOutput] | None = None,
+    ) -> None:
+        self.state = state
+        self.options = options
+        self.loss = loss
+        self.loader = loader
+        self.augment = augment
+        self.evaluate = evaluate
+        self.forward = forward or state.model
+        self.folder = folder
+        self.precision = precision
+        self.device = precision.device
+        self.generator = torch.Generator(self.device)
+
+    def fit(self) -> None:
+        """Train from where the state is to the last epoch.
+
+        Raises:
+            Interrupted: a signal asked to stop; the state is saved.
+            UserError: a loss was not finite, or the disk is full.
+        """
+        state, options = self.state, self.options
+        with StopRequest() as stop:
+            if state.epoch == state.step == 0 and options.eval_untrained:
+                self._report({"epoch": 0, **self.evaluate(state.model)})
+            while state.epoch < options.max_epochs:
+                record = self._train_epoch(stop)
+                last = state.epoch == options.max_epochs
+                if last or state.epoch % options.eval_period == 0:
+                    record |= self.evaluate(state.model)
+                    self._keep_best(record)
+                self._report(record)
+                if last or state.epoch % options.checkpoint_period == 0:
+                    self._save()
+                if stop.signum is not None and not last:
+                    self._save()
+                    raise Interrupted(stop.signum)
+
+    def _train_epoch(self, stop: StopRequest) -> dict[str, Any]:
+        """Run the rest of the epoch that is under way and return its record."""
+        state = self.state
+        state.model.train()
+        state.schedule.set_epoch(state.epoch)
+        self.loader.batch_sampler.set_epoch(state.epoch, start_batch=state.step)
+        steps = len(self.loader.batch_sampler)
+        names: tuple[str, ...] = tuple(state.loss_sums)
+        sums = torch.tensor(list(state.loss_sums.values()), device=self.device) if names else 0.0
+        watch, seen, start = LossWatch(), 0, time.perf_counter()
+        title = f"epoch {state.epoch + 1}/{self.options.max_epochs}"
+        with tqdm(total=None, desc=title, unit="img", leave=False, dynamic_ncols=True) as bar:
+            for batch in self.loader:
+                if seen == 0:
+                    bar.reset(total=(steps - state.step) * len(batch))
+                losses = self.train_step(batch)
+                names = tuple(losses)
+                values = torch.stack(list(losses.values()))
+                watch.push(state.epoch + 1, state.step + 1, names, values)
+                sums = sums + values
+                state.step += 1
+                seen += len(batch)
+                bar.update(len(batch))
+                if state.step % self.options.log_period == 0 and watch.latest:
+                    bar.set_postfix(loss=f"{watch.latest['total']:.3f}", refresh=False)
+                if stop.signum is not None and state.step < steps:
+                    watch.flush()
+                    state.loss_sums = dict(zip(names, sums.tolist(), strict=True))
+                    self._save()
+                    raise Interrupted(stop.signum)
+        watch.flush()
+        means = (sums / state.step).tolist()
+        record = {
+            "epoch": state.epoch + 1,
+            "losses": dict(zip(names, means, strict=True)),
+            "lr": {group["name"]: group["lr"] for group in state.optimizer.param_groups},
+            "samples_per_s": seen / (time.perf_counter() - start),
+        }
+        state.epoch, state.step, state.loss_sums = state.epoch + 1, 0, {}
+        return record
+
+    def train_step(self, batch: Batch) -> dict[str, Tensor]:
+        """One optimiser step; returns the losses, 'total' first, detached and on the device. Waits for nothing."""
+        state, options = self.state, self.options
+        seed_all(derive_seed(options.seed, state.epoch, state.step, MODEL_STREAM))
+        self.generator.manual_seed(derive_seed(options.seed, state.epoch, state.step, AUGMENT_STREAM))
+        batch = batch.to(self.device)
+        images = self.augment(batch.images, batch.present, self.generator)
+        with self.precision.autocast():
+            output = self.forward(images, batch.camera)
+            losses = self.loss(output.features, output.logits, batch.pid)
+        total = torch.stack(list(losses.values())).sum()
+
+        state.optimizer.zero_grad(set_to_none=True)
+        state.scaler.scale(total).backward()
+        if options.clip_grad_norm:
+            state.scaler.unscale_(state.optimizer)
+            nn.utils.clip_grad_norm_(state.model.parameters(), options.clip_grad_norm)
+        # The fused optimisers skip their step where this is 1, so that a non-finite loss spoils no weight and yet
+        # nobody has to wait to see it. An enabled scaler sets it by itself.
+        state.optimizer.found_inf = (~torch.isfinite(total.detach())).float()
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        return {"total": total.detach()} | {name: value.detach() for name, value in losses.items()}
+
+    def _keep_best(self, record: dict[str, Any]) -> None:
+        """Write best.pth when this evaluation is the best so far (the earlier of equals stays)."""
+        state = self.state
+        if not state.best or record["score"] > state.best["score"]:
+            state.best = {"epoch": state.epoch, "score": record["score"]}
+            content = {"model": state.model.state_dict(), "epoch": state.epoch, **self.options.metadata}
+            save_checkpoint(content, self.folder.path / BEST)
+
+    def _save(self) -> None:
+        content = self.state.state_dict() | self.options.metadata
+        save_checkpoint(content, self.folder.path / LAST, keep_as=self.folder.path / PREVIOUS)
+
+    def _report(self, record: dict[str, Any]) -> None:
+        """Write the record of an epoch to metrics.jsonl and the log."""
+        self.folder.append(record)
+        parts = [f"epoch {record['epoch']}/{self.options.max_epochs}"]
+        if "losses" in record:
+            parts.append("  ".join(f"{name} {value:.3f}" for name, value in record["losses"].items()))
+            parts.append(f"{record['samples_per_s']:.0f} img/s")
+        for pattern, metrics in record.get("eval", {}).items():
+            parts.append(f"{pattern}: mAP {metrics['mAP']:.1f} R1 {metrics['R1']:.1f}")
+        logger.info(" | ".join(parts))

@@ -1,0 +1,153 @@
+"""Files and overrides to a frozen, typed, fully used configuration."""
+
+import warnings
+from pathlib import Path
+
+import pytest
+
+from configs import get_cfg
+from configs.defaults import _C
+from configs.loading import leaves
+from utils.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+YAMLS = sorted((ROOT / "configs").glob("*/*.yml"))
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_yaml_loads_and_writes_to_its_own_folder(path):
+    cfg = get_cfg(path)
+    assert cfg.is_frozen()
+    assert f"output/{path.parent.name}/{path.stem}" == cfg.OUTPUT_DIR
+    assert f"--config_file configs/{path.parent.name}/{path.name}" in path.read_text()
+
+
+def test_every_leaf_is_documented():
+    lines = (ROOT / "configs" / "defaults.py").read_text().splitlines()
+    above = ""
+    for line in lines:
+        assert not (line.startswith("_C.") and "CN()" not in line) or above.startswith(("#", "_C.")), line
+        above = line
+
+
+def test_the_users_own_yaml(tmp_path):
+    path = tmp_path / "user.yml"
+    path.write_text(
+        "MODEL:\n  USE_SDTPS: True\n  SDTPS_SPARSE_RATIO: 0.5   # keep 50 %\n  SDTPS_AGGR_RATIO: 0.4\n"
+        "  SDTPS_BETA: 0.25\n  SDTPS_USE_GUMBEL: False\n"
+    )
+    assert get_cfg(path).MODEL.USE_SDTPS is True
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("MODEL.DIRECT", 0, False),
+        ("MODEL.IF_LABELSMOOTH", "off", False),
+        ("TEST.FEAT_NORM", "yes", True),
+        ("DATASETS.NAMES", "('RGBNT201')", "RGBNT201"),
+        ("SOLVER.BASE_LR", "5e-4", 5e-4),
+        ("SOLVER.BASE_LR", 1, 1.0),
+        ("INPUT.PIXEL_MEAN", "(0.4, 0.4, 0.5)", [0.4, 0.4, 0.5]),
+        ("OUTPUT_DIR", 7, "7"),
+    ],
+)
+def test_spellings_of_the_original_are_understood(key, value, expected):
+    found = leaves(get_cfg(None, [key, value]))[key]
+    assert found == expected and type(found) is type(expected)
+
+
+def test_old_names_and_keys_that_were_never_read(tmp_path):
+    assert get_cfg(None, ["SOLVER.WARMUP_ITERS", 3]).SOLVER.WARMUP_EPOCHS == 3
+    with pytest.warns(UserWarning, match=r"SOLVER\.GAMMA has no effect"):
+        get_cfg(None, ["SOLVER.GAMMA", 0.1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        get_cfg(None, ["MODEL.IF_WITH_CENTER", "no"])
+    with pytest.raises(UserError, match="center loss"):
+        get_cfg(None, ["MODEL.IF_WITH_CENTER", "yes"])
+
+
+def test_base_files_chain_and_may_not_loop(tmp_path):
+    (tmp_path / "a.yml").write_text("SOLVER:\n  SEED: 1\n  MAX_EPOCHS: 60\n")
+    (tmp_path / "b.yml").write_text("_BASE_: a.yml\nSOLVER:\n  SEED: 2\n")
+    (tmp_path / "c.yml").write_text("_BASE_: c.yml\n")
+    cfg = get_cfg(tmp_path / "b.yml")
+    assert (cfg.SOLVER.SEED, cfg.SOLVER.MAX_EPOCHS) == (2, 60)
+    with pytest.raises(UserError, match="itself"):
+        get_cfg(tmp_path / "c.yml")
+
+
+SDTPS_ON = ["MODEL.USE_SDTPS", True]
+GUMBEL_ON = [*SDTPS_ON, "MODEL.SDTPS_USE_GUMBEL", True]
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["MODEL.SDTPS_BTA", 1], r"no configuration key MODEL\.SDTPS_BTA\. Did you mean MODEL\.SDTPS_BETA"),
+        (["MODEL", 1], "no configuration key MODEL"),
+        (["SOLVER.SEED"], "pairs"),
+        (["SOLVER.SEED", "x"], r"SOLVER\.SEED is 'x'.*whole number"),
+        (["SOLVER.SEED", 1.5], "whole number"),
+        (["SOLVER.BASE_LR", "nan"], "finite number"),
+        (["SOLVER.BASE_LR", True], "finite number"),
+        (["MODEL.DIRECT", "maybe"], "not a switch"),
+        (["INPUT.SIZE_TRAIN", "256"], "list of 2"),
+        (["DATASETS.NAMES", None], "not text"),
+        (["SOLVER.OPTIMIZER_NAME", "Lion"], "'Adam', 'AdamW', 'SGD'"),
+        ([*SDTPS_ON, "MODEL.SDTPS_SPARSE_RATIO", 0], r"SDTPS_SPARSE_RATIO is 0\.0\. Allowed: \(0, 1\]"),
+        ([*SDTPS_ON, "MODEL.SDTPS_SPARSE_RATIO", 1.5], r"Allowed: \(0, 1\]"),
+        ([*SDTPS_ON, "MODEL.SDTPS_BETA", 0.6], r"Allowed: \[0, 0\.5\]"),
+        (["MODEL.SDTPS_BETA", 0.1], r"no effect: MODEL\.USE_SDTPS is False"),
+        ([*SDTPS_ON, "MODEL.SDTPS_GUMBEL_TAU", 2], r"no effect: MODEL\.SDTPS_USE_GUMBEL is False"),
+        ([*SDTPS_ON, "MODEL.SDTPS_GUMBEL_SAMPLE", True], "no effect"),
+        ([*SDTPS_ON, "MODEL.SDTPS_MASK_AGGREGATION", False], "no effect"),
+        ([*GUMBEL_ON, "MODEL.SDTPS_MASK_AGGREGATION", False], r"SDTPS_USE_GUMBEL is True.*no effect"),
+        ([*GUMBEL_ON, "MODEL.SDTPS_USE_PREDICTOR", False], "reaches no parameter"),
+        ([*SDTPS_ON, "MODEL.SDTPS_USE_PREDICTOR", False, "MODEL.SDTPS_BETA", 0.1], "no effect"),
+        ([*SDTPS_ON, "MODEL.SDTPS_SPARSE_RATIO", 1, "MODEL.SDTPS_BETA", 0.1], "every patch is kept"),
+        ([*SDTPS_ON, "MODEL.SDTPS_BETA", 0, "MODEL.SDTPS_DETACH_ATTENTION", False], "no weight"),
+        (["MODEL.SIE_COE", 2], "SIE_CAMERA is False"),
+        (["DATASETS.NAMES", "RGBNT201", "SYNTHETIC.SEED", 3], "not 'synthetic'"),
+        (["DATALOADER.SAMPLER", "softmax", "SOLVER.MARGIN", 0.5], "no triplet loss"),
+        (["MODEL.NO_MARGIN", True, "SOLVER.MARGIN", 0.5], "NO_MARGIN is True"),
+        (["SOLVER.MOMENTUM", 0.5], "only SGD"),
+        (["DATALOADER.NUM_INSTANCE", 7], "does not divide.*such as 70"),
+        (["SOLVER.IMS_PER_BATCH", 8], "two identities"),
+        (["SOLVER.MAX_EPOCHS", 5], "WARMUP_EPOCHS is 10 of SOLVER.MAX_EPOCHS 5"),
+        (["INPUT.SIZE_TEST", [128, 64]], "must be equal"),
+        (["TEST.FEAT", "sdtps"], "USE_SDTPS is False"),
+        (["MODEL.DEVICE", "tpu"], "'auto', 'cpu', 'cuda', 'cuda:N'"),
+    ],
+)
+def test_bad_input_is_refused_with_key_value_and_remedy(opts, message):
+    with pytest.raises(UserError, match=message):
+        get_cfg(None, opts)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("MODEL: [", "not a YAML file"),
+        ("- 1", "must hold keys and values"),
+        ("MODEL: 3", "MODEL is a section"),
+        ("MODEL:\n  DIRECT:\n    X: 1", r"no configuration key MODEL\.DIRECT\.X"),
+        ("_BASE_: 3", "_BASE_ is 3"),
+        ("_BASE_: nowhere.yml", "no configuration file"),
+    ],
+)
+def test_malformed_files(tmp_path, content, message):
+    (tmp_path / "bad.yml").write_text(content)
+    with pytest.raises(UserError, match=message):
+        get_cfg(tmp_path / "bad.yml")
+
+
+def test_a_default_is_no_setting():
+    """Writing out a default under a switched-off parent is harmless; only a change is refused."""
+    get_cfg(None, ["MODEL.SDTPS_BETA", 0.25])
+
+
+def test_defaults_are_not_shared_between_configurations():
+    get_cfg(None, ["INPUT.PIXEL_MEAN", [0, 0, 0]])
+    assert _C.INPUT.PIXEL_MEAN == [0.5, 0.5, 0.5]

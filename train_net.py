@@ -1,0 +1,163 @@
+"""Train a model and score it: python train_net.py --config_file F [--resume auto or PATH] [KEY VALUE ...]"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from yacs.config import CfgNode
+
+from configs import get_cfg
+from configs.loading import config_changes
+from data.build import build_data
+from engine.build import build_evaluator, build_trainer, resume
+from engine.checkpoint import BEST, load_checkpoint, load_model_state, load_resumable
+from engine.evaluate import format_table, result_row
+from engine.interrupt import Interrupted
+from engine.precision import resolve_device, resolve_precision
+from engine.run_folder import CONFIG, LOG, RESULTS, RunFolder
+from engine.train import Trainer
+from modeling import build_model
+from modeling.complexity import Complexity, count_complexity
+from utils.errors import run_script
+from utils.logging import setup_logging
+from utils.seeding import seed_all
+
+logger = logging.getLogger("train_net")
+
+DEFAULT_CONFIG = Path(__file__).parent / "configs" / "Synthetic" / "DeMo_SDTPS.yml"
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--config_file", default=DEFAULT_CONFIG, help="YAML of the experiment (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--resume",
+        default="",
+        help="'auto' continues the run in OUTPUT_DIR, if there is one; or a checkpoint",
+    )
+    parser.add_argument(
+        "opts", nargs="*", metavar="KEY VALUE", help="keys to override, such as MODEL.SDTPS_BETA 0.1"
+    )
+    return parser.parse_args(argv)
+
+
+def main() -> int:
+    """Train as the command line says; 0 when the run is complete."""
+    args = parse_args()
+    setup_logging()
+    cfg = get_cfg(args.config_file, args.opts)
+    device = resolve_device(cfg.MODEL.DEVICE)
+    precision = resolve_precision(cfg.SOLVER.AMP, device)
+
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    checkpoint = load_resumable(args.resume, folder.path) if args.resume else None
+    if checkpoint is None and (aside := folder.set_aside()):
+        logger.info("%s held an earlier run, which is now in %s.", folder.path, aside)
+    setup_logging(folder.path / LOG)
+    folder.write_text(CONFIG, cfg.dump())
+    folder.keep_records(checkpoint["epoch"] if checkpoint else -1)
+
+    data = build_data(cfg)
+    seed_all(cfg.SOLVER.SEED)
+    model = build_model(
+        cfg, num_classes=len(data.train_pids), num_cameras=data.num_cameras, pretrained=checkpoint is None
+    )
+    complexity = count_complexity(model, size_hw=tuple(cfg.INPUT.SIZE_TRAIN))
+    logger.info("%s on %s, %s", cfg.MODEL.TRANSFORMER_TYPE, device, complexity)
+    logger.info(
+        "%s: %d identities, %d triplets to train; %d queries, %d gallery",
+        cfg.DATASETS.NAMES, len(data.train_pids), len(data.train), len(data.test.query), len(data.test.gallery),
+    )  # fmt: skip
+    model.to(device)
+    test = build_evaluator(cfg, data.test, model, device)
+    validation = build_evaluator(cfg, data.validation, model, device) if data.validation else None
+    trainer = build_trainer(
+        cfg, data, model, evaluator=validation or test, folder=folder, precision=precision
+    )
+    if checkpoint is not None:
+        resume(trainer, checkpoint, args.resume)
+        for change in config_changes(checkpoint["config"], cfg):
+            logger.info("warning: resuming with another configuration: %s", change)
+
+    try:
+        trainer.fit()
+    except Interrupted as stop:
+        logger.info("%s: continue with --resume auto.", str(stop).capitalize())
+        return stop.exit_code
+    finally:
+        folder.close()
+    rows = _result_rows(trainer, folder, test if validation else None)
+    folder.write_results(_results(cfg, trainer, rows, complexity))
+    logger.info("\n%s", format_table(rows))
+    _log_selection(rows)
+    logger.info("Figures: %s", folder.path / RESULTS)
+    return 0
+
+
+def _result_rows(trainer: Trainer, folder: RunFolder, test: Any) -> list[dict[str, Any]]:
+    """Untrained, last and best, the latter saying on what it was chosen; `test` scores them when that was validation."""
+    records = {record["epoch"]: record for record in folder.records() if "eval" in record}
+    best_epoch = trainer.state.best["epoch"]
+    chosen_on = records[best_epoch]["split"]
+    names = {
+        0: "untrained (epoch 0)",
+        trainer.state.epoch: f"last (epoch {trainer.state.epoch})",
+        best_epoch: f"best (epoch {best_epoch}, chosen on the {chosen_on} set)",
+    }
+    rows = [result_row(names[0], records[0])] if 0 in records else []
+    if test is None:
+        return [
+            *rows,
+            *(result_row(names[epoch], records[epoch]) for epoch in (trainer.state.epoch, best_epoch)),
+        ]
+    model = trainer.state.model
+    rows.append(result_row(names[trainer.state.epoch], {"epoch": trainer.state.epoch, **test(model)}))
+    load_model_state(model, load_checkpoint(folder.path / BEST)["model"], BEST)
+    return [*rows, result_row(names[best_epoch], {"epoch": best_epoch, **test(model)})]
+
+
+def _results(
+    cfg: CfgNode, trainer: Trainer, rows: list[dict[str, Any]], complexity: Complexity
+) -> dict[str, Any]:
+    """What results.json holds."""
+    device = trainer.device
+    return {
+        "data_set": cfg.DATASETS.NAMES,
+        "headline": trainer.state.model.feat,
+        "seed": cfg.SOLVER.SEED,
+        "rows": rows,
+        "complexity": complexity.as_dict(),
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or "cpu",
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "timm": timm.__version__,
+        },
+    }
+
+
+def _log_selection(rows: list[dict[str, Any]]) -> None:
+    """One line on where the kept patches lie, where the data set knows it."""
+    for row in rows:
+        if "selection" in row:
+            share = row["selection"]
+            logger.info(
+                "%s: %.1f %% of the area of kept patches is on the figure, %.1f %% of all patches.",
+                row["name"], share["kept_on_object"], share["all_on_object"],
+            )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

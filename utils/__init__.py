@@ -1,0 +1,1 @@
+"""Errors, seeding and logging: what every package needs and none owns."""

@@ -1,0 +1,27 @@
+"""Log lines on the screen and in the run's log.txt."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+
+def setup_logging(log_file: Path | None = None) -> None:
+    """Send log lines of level INFO to stdout and, with the time, to `log_file` (appended). Warnings go there too."""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+        handler.close()
+    root.setLevel(logging.INFO)
+    screen = logging.StreamHandler(sys.stdout)
+    screen.setFormatter(logging.Formatter("%(message)s"))
+    root.addHandler(screen)
+    if log_file is not None:
+        file = logging.FileHandler(log_file, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        root.addHandler(file)
+    warnings.showwarning = lambda message, *_args, **_kwargs: logging.getLogger("warnings").info(
+        "warning: %s", message
+    )
