@@ -27,12 +27,8 @@ TEST_RESULTS = "test_results.json"
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--config_file", default=DEFAULT_CONFIG, help="YAML of the experiment (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--weights", default="", help="checkpoint; default: TEST.WEIGHT, else OUTPUT_DIR/best.pth"
-    )
+    parser.add_argument("--config_file", default=DEFAULT_CONFIG, help="YAML of the experiment (default: %(default)s)")
+    parser.add_argument("--weights", default="", help="checkpoint; default: TEST.WEIGHT, else OUTPUT_DIR/best.pth")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys to override")
     return parser.parse_args(argv)
 

@@ -37,17 +37,13 @@ DEFAULT_CONFIG = Path(__file__).parent / "configs" / "Synthetic" / "DeMo_SDTPS.y
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--config_file", default=DEFAULT_CONFIG, help="YAML of the experiment (default: %(default)s)"
-    )
+    parser.add_argument("--config_file", default=DEFAULT_CONFIG, help="YAML of the experiment (default: %(default)s)")
     parser.add_argument(
         "--resume",
         default="",
         help="'auto' continues the run in OUTPUT_DIR, if there is one; or a checkpoint",
     )
-    parser.add_argument(
-        "opts", nargs="*", metavar="KEY VALUE", help="keys to override, such as MODEL.SDTPS_BETA 0.1"
-    )
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys to override, such as MODEL.SDTPS_BETA 0.1")
     return parser.parse_args(argv)
 
 
@@ -81,9 +77,7 @@ def main() -> int:
     model.to(device)
     test = build_evaluator(cfg, data.test, model, device)
     validation = build_evaluator(cfg, data.validation, model, device) if data.validation else None
-    trainer = build_trainer(
-        cfg, data, model, evaluator=validation or test, folder=folder, precision=precision
-    )
+    trainer = build_trainer(cfg, data, model, evaluator=validation or test, folder=folder, precision=precision)
     if checkpoint is not None:
         resume(trainer, checkpoint, args.resume)
         for change in config_changes(checkpoint["config"], cfg):
@@ -105,7 +99,8 @@ def main() -> int:
 
 
 def _result_rows(trainer: Trainer, folder: RunFolder, test: Any) -> list[dict[str, Any]]:
-    """Untrained, last and best, the latter saying on what it was chosen; `test` scores them when that was validation."""
+    """Untrained, last and best, the latter saying on what it was chosen; `test` scores them when that was "
+    "validation."""
     records = {record["epoch"]: record for record in folder.records() if "eval" in record}
     best_epoch = trainer.state.best["epoch"]
     chosen_on = records[best_epoch]["split"]
@@ -126,9 +121,7 @@ def _result_rows(trainer: Trainer, folder: RunFolder, test: Any) -> list[dict[st
     return [*rows, result_row(names[best_epoch], {"epoch": best_epoch, **test(model)})]
 
 
-def _results(
-    cfg: CfgNode, trainer: Trainer, rows: list[dict[str, Any]], complexity: Complexity
-) -> dict[str, Any]:
+def _results(cfg: CfgNode, trainer: Trainer, rows: list[dict[str, Any]], complexity: Complexity) -> dict[str, Any]:
     """What results.json holds."""
     device = trainer.device
     return {
@@ -137,9 +130,7 @@ def _results(
         "seed": cfg.SOLVER.SEED,
         "rows": rows,
         "complexity": complexity.as_dict(),
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor() or "cpu",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,

@@ -90,9 +90,7 @@ def coerce(key: str, value: Any, default: Any) -> Any:
     if isinstance(default, list):
         items = list(parsed) if isinstance(parsed, (list, tuple)) else None
         if items is None or len(items) != len(default):
-            raise UserError(
-                f"{key} is {value!r}. Allowed: a list of {len(default)} values, such as {default}."
-            )
+            raise UserError(f"{key} is {value!r}. Allowed: a list of {len(default)} values, such as {default}.")
         return [coerce(f"{key}[{i}]", item, default[i]) for i, item in enumerate(items)]
     if isinstance(parsed, (list, tuple)) and len(parsed) == 1:  # NAMES: ['RGBNT201']
         parsed = parsed[0]
@@ -104,9 +102,5 @@ def coerce(key: str, value: Any, default: Any) -> Any:
 def unknown_key(key: str, known: list[str]) -> UserError:
     """The error for a key that does not exist, with the nearest ones that do."""
     near = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
-    hint = (
-        f"Did you mean {' or '.join(near)}?"
-        if near
-        else "configs/defaults.py lists every key with its meaning."
-    )
+    hint = f"Did you mean {' or '.join(near)}?" if near else "configs/defaults.py lists every key with its meaning."
     return UserError(f"There is no configuration key {key}. {hint}")

@@ -103,7 +103,7 @@ _C.SYNTHETIC.SEED = 0
 _C.DATALOADER = CN()
 # Worker processes of the loader; 0 loads in the training process. Also the threads that decode JPEGs (at least 1).
 _C.DATALOADER.NUM_WORKERS = 4
-# 'softmax_triplet': batches of P identities x NUM_INSTANCE images, both losses. 'softmax': shuffled batches, no triplet.
+# 'softmax_triplet': batches of P identities x NUM_INSTANCE images, both losses. 'softmax': shuffled, no triplet.
 _C.DATALOADER.SAMPLER = "softmax_triplet"
 # K, images per identity in a batch; divides SOLVER.IMS_PER_BATCH.
 _C.DATALOADER.NUM_INSTANCE = 8

@@ -29,9 +29,7 @@ def get_cfg(config_file: str | Path | None = None, opts: Sequence[Any] = ()) -> 
     cfg = _C.clone()
     settings = _read_yaml(Path(config_file)) if config_file else {}
     if len(opts) % 2:
-        raise UserError(
-            f"Overrides come in pairs KEY VALUE; got {len(opts)} words: {' '.join(map(str, opts))}."
-        )
+        raise UserError(f"Overrides come in pairs KEY VALUE; got {len(opts)} words: {' '.join(map(str, opts))}.")
     settings.update(zip(map(str, opts[::2]), opts[1::2], strict=True))
 
     known = leaves(cfg)
@@ -86,9 +84,7 @@ def _read_yaml(path: Path, children: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise UserError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
     content = {} if content is None else content
     if not isinstance(content, dict):
-        raise UserError(
-            f"{path} must hold keys and values such as 'MODEL:', but holds {str(content)[:60]!r}."
-        )
+        raise UserError(f"{path} must hold keys and values such as 'MODEL:', but holds {str(content)[:60]!r}.")
     base = content.pop(BASE_KEY, None)
     flat = {str(key): value for key, value in leaves(content).items()}
     for key in flat:

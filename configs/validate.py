@@ -181,36 +181,34 @@ INERT: tuple[Inert, ...] = (
             lambda c: c.DATALOADER.SAMPLER == "softmax",
             "DATALOADER.SAMPLER is 'softmax'",
             "set DATALOADER.SAMPLER: softmax_triplet",
-        )  # fmt: skip
+        )
         for key in ("DATALOADER.NUM_INSTANCE", "MODEL.TRIPLET_LOSS_WEIGHT")
     ),
-    Inert(
-        "SOLVER.MARGIN", lambda c: c.MODEL.NO_MARGIN, "MODEL.NO_MARGIN is True", "set MODEL.NO_MARGIN: False"
-    ),
+    Inert("SOLVER.MARGIN", lambda c: c.MODEL.NO_MARGIN, "MODEL.NO_MARGIN is True", "set MODEL.NO_MARGIN: False"),
     Inert(
         "MODEL.IF_LABELSMOOTH",
         lambda c: c.MODEL.ID_LOSS_WEIGHT == 0,
         "MODEL.ID_LOSS_WEIGHT is 0",
         "raise MODEL.ID_LOSS_WEIGHT",
-    ),  # fmt: skip
+    ),
     Inert(
         "SOLVER.MOMENTUM",
         lambda c: c.SOLVER.OPTIMIZER_NAME != "SGD",
         "only SGD has a momentum",
         "set SOLVER.OPTIMIZER_NAME: SGD",
-    ),  # fmt: skip
+    ),
     Inert(
         "SOLVER.WARMUP_START",
         lambda c: c.SOLVER.WARMUP_EPOCHS == 0,
         "SOLVER.WARMUP_EPOCHS is 0",
         "raise SOLVER.WARMUP_EPOCHS",
-    ),  # fmt: skip
+    ),
     Inert(
         "DATALOADER.CACHE_DIR",
         lambda c: c.DATALOADER.CACHE == "off",
         "DATALOADER.CACHE is 'off'",
         "set DATALOADER.CACHE: auto",
-    ),  # fmt: skip
+    ),
 )
 
 
@@ -252,29 +250,27 @@ def _check_together(cfg: CfgNode) -> None:
     if cfg.DATALOADER.SAMPLER == "softmax_triplet":
         if batch % instances:
             raise UserError(
-                f"SOLVER.IMS_PER_BATCH is {batch} and DATALOADER.NUM_INSTANCE {instances}, which does not divide it. A batch "
-                f"is P identities of NUM_INSTANCE images: take a multiple of {instances}, such as {(batch // instances + 1) * instances}."
+                f"SOLVER.IMS_PER_BATCH is {batch} and DATALOADER.NUM_INSTANCE {instances}, which does not "
+                "divide it. A batch "
+                f"is P identities of NUM_INSTANCE images: take a multiple of {instances}, such as "
+                f"{(batch // instances + 1) * instances}."
             )
         if cfg.MODEL.TRIPLET_LOSS_WEIGHT > 0 and (instances < 2 or batch == instances):
             raise UserError(
-                f"SOLVER.IMS_PER_BATCH is {batch} and DATALOADER.NUM_INSTANCE {instances}. The triplet loss needs at least two "
+                f"SOLVER.IMS_PER_BATCH is {batch} and DATALOADER.NUM_INSTANCE {instances}. The triplet loss "
+                "needs at least two "
                 "images per identity and two identities per batch; else set DATALOADER.SAMPLER: softmax."
             )
-    if cfg.MODEL.ID_LOSS_WEIGHT == 0 and (
-        cfg.MODEL.TRIPLET_LOSS_WEIGHT == 0 or cfg.DATALOADER.SAMPLER == "softmax"
-    ):
-        raise UserError(
-            "MODEL.ID_LOSS_WEIGHT is 0 and there is no triplet loss either: nothing would be trained."
-        )
+    if cfg.MODEL.ID_LOSS_WEIGHT == 0 and (cfg.MODEL.TRIPLET_LOSS_WEIGHT == 0 or cfg.DATALOADER.SAMPLER == "softmax"):
+        raise UserError("MODEL.ID_LOSS_WEIGHT is 0 and there is no triplet loss either: nothing would be trained.")
     if cfg.SOLVER.WARMUP_EPOCHS >= cfg.SOLVER.MAX_EPOCHS:
         raise UserError(
-            f"SOLVER.WARMUP_EPOCHS is {cfg.SOLVER.WARMUP_EPOCHS} of SOLVER.MAX_EPOCHS {cfg.SOLVER.MAX_EPOCHS}. The warm-up must "
+            f"SOLVER.WARMUP_EPOCHS is {cfg.SOLVER.WARMUP_EPOCHS} of SOLVER.MAX_EPOCHS {cfg.SOLVER.MAX_EPOCHS}. "
+            "The warm-up must "
             "end before the training does: lower WARMUP_EPOCHS or raise MAX_EPOCHS."
         )
     if cfg.TEST.FEAT == "sdtps" and not cfg.MODEL.USE_SDTPS:
-        raise UserError(
-            "TEST.FEAT is 'sdtps', but MODEL.USE_SDTPS is False. Set it True, or TEST.FEAT: auto."
-        )
+        raise UserError("TEST.FEAT is 'sdtps', but MODEL.USE_SDTPS is False. Set it True, or TEST.FEAT: auto.")
     device = cfg.MODEL.DEVICE
     if device not in ("auto", "cpu", "cuda") and not (device.startswith("cuda:") and device[5:].isdigit()):
         raise UserError(f"MODEL.DEVICE is {device!r}. Allowed: 'auto', 'cpu', 'cuda', 'cuda:N'.")

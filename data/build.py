@@ -65,9 +65,7 @@ def build_train_loader(cfg: CfgNode, data: ReIDData, device: torch.device) -> Da
             seed=cfg.SOLVER.SEED,
         )
     else:
-        sampler = ShuffledBatchSampler(
-            len(data.train), batch_size=cfg.SOLVER.IMS_PER_BATCH, seed=cfg.SOLVER.SEED
-        )
+        sampler = ShuffledBatchSampler(len(data.train), batch_size=cfg.SOLVER.IMS_PER_BATCH, seed=cfg.SOLVER.SEED)
     return _loader(cfg, data.train, data.labels, sampler, device)
 
 
@@ -81,15 +79,16 @@ def build_eval_loader(cfg: CfgNode, split: EvalSplit, device: torch.device) -> D
 def _loader(
     cfg: CfgNode, samples: Sequence[Sample], labels: np.ndarray | None, batch_sampler, device: torch.device
 ) -> DataLoader:
-    dataset = StoreDataset(_open_store(cfg, samples), samples, labels)
-    # On the training process's own memory there is nothing to wait for, and a worker could not share a device store.
-    workers = 0 if cfg.DATALOADER.CACHE == "device" else cfg.DATALOADER.NUM_WORKERS
+    store = _open_store(cfg, samples)
+    on_device = cfg.DATALOADER.CACHE == "device"
+    workers = 0 if on_device else cfg.DATALOADER.NUM_WORKERS  # a worker process could not share the device's memory
     return DataLoader(
-        dataset.to(device) if cfg.DATALOADER.CACHE == "device" else dataset,
+        StoreDataset(store.to(device) if on_device else store, samples, labels),
         batch_sampler=batch_sampler,
         collate_fn=_as_is,
         num_workers=workers,
-        pin_memory=device.type == "cuda" and cfg.DATALOADER.CACHE != "device",
+        persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda" and not on_device,
     )
 
 

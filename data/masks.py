@@ -20,7 +20,5 @@ def patch_coverage(samples: Sequence[Sample], grid: tuple[int, int]) -> Tensor |
     shares = np.empty((len(samples), rows * columns), np.float32)
     for i, sample in enumerate(samples):
         with Image.open(sample.mask) as mask:
-            shares[i] = np.asarray(
-                mask.convert("L").resize((columns, rows), Image.Resampling.BOX), np.float32
-            ).ravel()
+            shares[i] = np.asarray(mask.convert("L").resize((columns, rows), Image.Resampling.BOX), np.float32).ravel()
     return torch.from_numpy(shares / 255)

@@ -64,9 +64,7 @@ class ReIDData:
         return max(sample.camera for sample in self.train) + 1
 
 
-def make_eval_split(
-    name: str, query: Sequence[Sample], gallery: Sequence[Sample], protocol: str
-) -> EvalSplit:
+def make_eval_split(name: str, query: Sequence[Sample], gallery: Sequence[Sample], protocol: str) -> EvalSplit:
     """Query and gallery as positions in their union."""
     position = {sample: i for i, sample in enumerate(dict.fromkeys([*query, *gallery]))}
     return EvalSplit(
@@ -90,11 +88,10 @@ def hold_out(train: Sequence[Sample], num_ids: int, protocol: str) -> tuple[list
     eligible = sorted(pid for pid, seen in views.items() if len(seen) > 1)
     if num_ids > len(eligible) or num_ids >= len(views):
         raise UserError(
-            f"DATASETS.VAL_IDS is {num_ids}, but of the {len(views)} training identities {len(eligible)} are seen by more than "
+            f"DATASETS.VAL_IDS is {num_ids}, but of the {len(views)} training identities {len(eligible)} are "
+            "seen by more than "
             f"one {protocol} and can be validated on, and at least one must be left to train. Lower it, or set it to 0."
         )
     held = set(np.random.default_rng(VALIDATION_SEED).choice(eligible, num_ids, replace=False).tolist())
     validation = [sample for sample in train if sample.pid in held]
-    return [s for s in train if s.pid not in held], make_eval_split(
-        "validation", validation, validation, protocol
-    )
+    return [s for s in train if s.pid not in held], make_eval_split("validation", validation, validation, protocol)

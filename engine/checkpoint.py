@@ -37,7 +37,8 @@ def save_checkpoint(content: dict[str, Any], path: Path, *, keep_as: Path | None
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
         raise UserError(
-            f"Could not write the checkpoint {path}: {' '.join(str(error).split())}. Free space or set OUTPUT_DIR to another "
+            f"Could not write the checkpoint {path}: {' '.join(str(error).split())}. Free space or set "
+            "OUTPUT_DIR to another "
             "disk, then continue with --resume auto; what was saved before is intact."
         ) from error
 
@@ -52,9 +53,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"There is no checkpoint {path}.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        Exception
-    ) as error:  # torch raises five kinds of error here, UnpicklingError and EOFError among them
+    except Exception as error:  # torch raises five kinds of error here, UnpicklingError and EOFError among them
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"{path} is no readable checkpoint (truncated, or not one of tensors and plain data): {reason}"
@@ -92,9 +91,7 @@ def _resumable(path: Path) -> dict[str, Any]:
     content = load_checkpoint(path)
     missing = {"model", "optimizer", "epoch", "step"} - content.keys()
     if missing:
-        raise UserError(
-            f"{path} cannot be resumed: it lacks {', '.join(sorted(missing))}. Resume from a {LAST}."
-        )
+        raise UserError(f"{path} cannot be resumed: it lacks {', '.join(sorted(missing))}. Resume from a {LAST}.")
     return content
 
 
@@ -122,7 +119,8 @@ def load_model_state(model: torch.nn.Module, state: dict[str, Any], source: str)
     ]
     if problems:
         raise UserError(
-            f"The weights in {source} are not of this model ({'; '.join(problems)}). Use the configuration they were trained "
+            f"The weights in {source} are not of this model ({'; '.join(problems)}). Use the configuration they "
+            "were trained "
             "with: config.yaml in the folder of that run."
         )
     model.load_state_dict(state)

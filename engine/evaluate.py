@@ -69,9 +69,7 @@ class Evaluator:
         model.eval()
         outputs: list[ReIDOutput] = []
         title = f"encode {self.split.name}"
-        with tqdm(
-            total=len(self.split.samples), desc=title, unit="img", leave=False, dynamic_ncols=True
-        ) as bar:
+        with tqdm(total=len(self.split.samples), desc=title, unit="img", leave=False, dynamic_ncols=True) as bar:
             for batch in self.loader:
                 batch = batch.to(self.precision.device)
                 with self.precision.autocast():
@@ -80,8 +78,7 @@ class Evaluator:
                 bar.update(len(batch))
         model.train(was_training)
         patterns = {
-            name: torch.cat([output.patterns[name].float() for output in outputs])
-            for name in outputs[0].patterns
+            name: torch.cat([output.patterns[name].float() for output in outputs]) for name in outputs[0].patterns
         }
         kept = None
         if outputs[0].selection is not None:
@@ -93,9 +90,7 @@ class Evaluator:
         if self.normalize_features:
             features = F.normalize(features, dim=1)
         device = features.device
-        query, gallery = (
-            torch.from_numpy(index).to(device) for index in (self.split.query, self.split.gallery)
-        )
+        query, gallery = (torch.from_numpy(index).to(device) for index in (self.split.query, self.split.gallery))
         pids, views = (torch.from_numpy(values).to(device) for values in (self.split.pids, self.split.views))
         return evaluate_ranking(
             features[query], pids[query], views[query], features[gallery], pids[gallery], views[gallery]
@@ -139,14 +134,11 @@ def format_table(rows: list[dict[str, Any]]) -> str:
     lines = [header]
     for row in rows:
         for i, (pattern, metrics) in enumerate(row["eval"].items()):
-            lines.append(
-                [row["name"] if i == 0 else "", pattern, *(f"{metrics[figure]:.1f}" for figure in figures)]
-            )
+            lines.append([row["name"] if i == 0 else "", pattern, *(f"{metrics[figure]:.1f}" for figure in figures)])
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     rendered = [
         "  ".join(
-            cell.ljust(w) if i < 2 else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
         )
         for line in lines
     ]

@@ -43,7 +43,8 @@ def resolve_device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"MODEL.DEVICE is {name!r}, but torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices. Set it to "
+            f"MODEL.DEVICE is {name!r}, but torch {torch.__version__} sees {torch.cuda.device_count()} CUDA "
+            "devices. Set it to "
             "'auto' or 'cpu', or install a torch built for the card's driver."
         )
     return device

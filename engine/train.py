@@ -84,9 +84,7 @@ class TrainState:
         try:
             self.optimizer.load_state_dict(content["optimizer"])
         except ValueError as error:
-            raise UserError(
-                f"The optimiser state in {source} does not fit this configuration: {error}"
-            ) from error
+            raise UserError(f"The optimiser state in {source} does not fit this configuration: {error}") from error
         for group, base_lr in zip(self.optimizer.param_groups, base_lrs, strict=True):
             group["base_lr"] = base_lr  # the configuration's, should it have changed
         if content["scaler"]:
@@ -168,10 +166,10 @@ class Trainer:
         sums = torch.tensor(list(state.loss_sums.values()), device=self.device) if names else 0.0
         watch, seen, start = LossWatch(), 0, time.perf_counter()
         title = f"epoch {state.epoch + 1}/{self.options.max_epochs}"
-        with tqdm(total=None, desc=title, unit="img", leave=False, dynamic_ncols=True) as bar:
+        images = steps * self.loader.batch_sampler.batch_size
+        done = state.step * self.loader.batch_sampler.batch_size
+        with tqdm(total=images, initial=done, desc=title, unit="img", leave=False, dynamic_ncols=True) as bar:
             for batch in self.loader:
-                if seen == 0:
-                    bar.reset(total=(steps - state.step) * len(batch))
                 losses = self.train_step(batch)
                 names = tuple(losses)
                 values = torch.stack(list(losses.values()))

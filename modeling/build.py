@@ -55,7 +55,8 @@ def _build_sdtps(model: CfgNode, backbone: ViTBackbone) -> SDTPS:
     tokens = model.SDTPS_AGGR_RATIO * model.SDTPS_SPARSE_RATIO * backbone.num_patches
     if tokens < 1:
         raise UserError(
-            f"MODEL.SDTPS_AGGR_RATIO is {model.SDTPS_AGGR_RATIO} and MODEL.SDTPS_SPARSE_RATIO {model.SDTPS_SPARSE_RATIO}: "
+            f"MODEL.SDTPS_AGGR_RATIO is {model.SDTPS_AGGR_RATIO} and MODEL.SDTPS_SPARSE_RATIO "
+            f"{model.SDTPS_SPARSE_RATIO}: "
             f"of {backbone.num_patches} patches {tokens:.2f} would come out of the aggregation. Raise either until at "
             "least one does."
         )

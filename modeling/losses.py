@@ -56,17 +56,13 @@ class ReIDLoss(nn.Module):
         self.margin = margin
         self.head_weights = dict(head_weights or {})
 
-    def forward(
-        self, features: Mapping[str, Tensor], logits: Mapping[str, Tensor], pid: Tensor
-    ) -> dict[str, Tensor]:
+    def forward(self, features: Mapping[str, Tensor], logits: Mapping[str, Tensor], pid: Tensor) -> dict[str, Tensor]:
         """Losses by 'id/<head>' and 'triplet/<head>', from features (B, D) and logits (B, K) by head and pid (B,)."""
         losses: dict[str, Tensor] = {}
         for head, head_logits in logits.items():
             weight = self.head_weights.get(head, 1.0)
             if self.id_weight:
-                cross_entropy = F.cross_entropy(
-                    head_logits.float(), pid, label_smoothing=self.label_smoothing
-                )
+                cross_entropy = F.cross_entropy(head_logits.float(), pid, label_smoothing=self.label_smoothing)
                 losses[f"id/{head}"] = weight * self.id_weight * cross_entropy
             if self.triplet_weight:
                 triplet = batch_hard_triplet(features[head], pid, margin=self.margin)

@@ -229,10 +229,7 @@ class SDTPS(nn.Module):
         self.mask_aggregation = mask_aggregation
         self.num_tokens = num_aggregated(num_patches, sparse_ratio, aggr_ratio)
         self.sparse = nn.ModuleDict(
-            {
-                name: TokenSparse(embed_dim, sparse_ratio=sparse_ratio, **sparse_options)
-                for name in self.modalities
-            }
+            {name: TokenSparse(embed_dim, sparse_ratio=sparse_ratio, **sparse_options) for name in self.modalities}
         )
         self.aggregation = nn.ModuleDict(
             {name: TokenAggregation(embed_dim, self.num_tokens) for name in self.modalities}
@@ -247,14 +244,10 @@ class SDTPS(nn.Module):
             sparse = self.sparse[name](patches[:, m], globals_[:, m], others)
             if sparse.decision.requires_grad and self.mask_aggregation:
                 aggregated, weights = self.aggregation[name](patches[:, m], sparse.decision)
-                weights = weights.detach().gather(
-                    2, sparse.indices.unsqueeze(1).expand(-1, weights.shape[1], -1)
-                )
+                weights = weights.detach().gather(2, sparse.indices.unsqueeze(1).expand(-1, weights.shape[1], -1))
             else:
                 aggregated, weights = self.aggregation[name](sparse.kept)
-            outputs.append(
-                aggregated if sparse.extra is None else torch.cat([aggregated, sparse.extra], dim=1)
-            )
+            outputs.append(aggregated if sparse.extra is None else torch.cat([aggregated, sparse.extra], dim=1))
             indices.append(sparse.indices)
             scores.append(sparse.score.detach())
             all_weights.append(weights.detach())

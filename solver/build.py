@@ -44,6 +44,4 @@ def build_schedule(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> EpochSched
     )
     if not solver.LR_NOISE:
         return EpochSchedule(optimizer, factor)
-    return EpochSchedule(
-        optimizer, lambda epoch: factor(epoch) * (1 + lr_noise(epoch, solver.SEED, solver.LR_NOISE))
-    )
+    return EpochSchedule(optimizer, lambda epoch: factor(epoch) * (1 + lr_noise(epoch, solver.SEED, solver.LR_NOISE)))

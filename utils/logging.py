@@ -22,6 +22,4 @@ def setup_logging(log_file: Path | None = None) -> None:
         file = logging.FileHandler(log_file, encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         root.addHandler(file)
-    warnings.showwarning = lambda message, *_args, **_kwargs: logging.getLogger("warnings").info(
-        "warning: %s", message
-    )
+    warnings.showwarning = lambda message, *_args, **_kwargs: logging.getLogger("warnings").info("warning: %s", message)

@@ -44,9 +44,7 @@ def test_named_weighted_losses():
     )
     assert list(losses) == ["id/ori", "triplet/ori", "id/sdtps", "triplet/sdtps"]
     for head, factor in (("ori", 1.0), ("sdtps", 3.0)):
-        target = torch.full((4, 5), 0.1 / 5).scatter(
-            1, pid[:, None], 0.1 / 5 + 0.9
-        )  # smoothing of Szegedy et al.
+        target = torch.full((4, 5), 0.1 / 5).scatter(1, pid[:, None], 0.1 / 5 + 0.9)  # smoothing of Szegedy et al.
         cross_entropy = -(target * logits[head].log_softmax(1)).sum(1).mean()
         torch.testing.assert_close(losses[f"id/{head}"], factor * 0.25 * cross_entropy)
         triplet = batch_hard_triplet(features[head], pid, margin=0.3)

@@ -47,18 +47,14 @@ def test_ori_feature_is_the_globals_in_order():
     model = make().eval()
     images, camera = batch()
     tokens = model.encode(images, camera)
-    torch.testing.assert_close(
-        model(images, camera).embedding, torch.cat([tokens[:, m, 0] for m in range(3)], 1)
-    )
+    torch.testing.assert_close(model(images, camera).embedding, torch.cat([tokens[:, m, 0] for m in range(3)], 1))
 
 
 def test_sdtps_feature_is_the_mean_of_its_tokens_per_modality():
     model = make(*SDTPS).eval()
     images, camera = batch()
     tokens, _ = model.sdtps(model.encode(images, camera))
-    torch.testing.assert_close(
-        model(images, camera).features["sdtps"], torch.cat(tokens.mean(2).unbind(1), 1)
-    )
+    torch.testing.assert_close(model(images, camera).features["sdtps"], torch.cat(tokens.mean(2).unbind(1), 1))
 
 
 def test_neck_feat_after_is_the_normalised_feature():
@@ -93,23 +89,17 @@ def test_permuting_the_batch_permutes_the_embeddings():
     model = make(*SDTPS).eval()
     images, camera = batch(4)
     order = torch.tensor([2, 0, 3, 1])
-    torch.testing.assert_close(
-        model(images[order], camera[order]).embedding, model(images, camera).embedding[order]
-    )
+    torch.testing.assert_close(model(images[order], camera[order]).embedding, model(images, camera).embedding[order])
 
 
-@pytest.mark.parametrize(
-    "opts", [[], SDTPS, [*SDTPS, "MODEL.SDTPS_USE_GUMBEL", True], ["MODEL.SIE_CAMERA", True]]
-)
+@pytest.mark.parametrize("opts", [[], SDTPS, [*SDTPS, "MODEL.SDTPS_USE_GUMBEL", True], ["MODEL.SIE_CAMERA", True]])
 def test_every_trainable_parameter_gets_a_gradient(opts):
     cfg = get_cfg(None, [*TINY, *opts])
     model = make(*opts)
     images, camera = batch(4)
     output = model(images, camera)
     sum(build_loss(cfg)(output.features, output.logits, torch.tensor([0, 0, 1, 1])).values()).backward()
-    without = [
-        n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())
-    ]
+    without = [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
     assert not without
     assert {n for n, p in model.named_parameters() if not p.requires_grad} == {
         f"heads.{h}.neck.bias" for h in model.heads

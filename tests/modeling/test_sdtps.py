@@ -130,9 +130,7 @@ def test_aggregation_by_hand():
     aggregation, tokens = TokenAggregation(20, 3), torch.randn(1, 6, 20)
     norm, first, _, second = aggregation.mlp
     assert first.out_features == 4  # int(0.2 C)
-    hidden = F.gelu(
-        F.linear(F.layer_norm(tokens[0], (20,), norm.weight, norm.bias), first.weight, first.bias)
-    )
+    hidden = F.gelu(F.linear(F.layer_norm(tokens[0], (20,), norm.weight, norm.bias), first.weight, first.bias))
     logits = aggregation.scale * F.linear(hidden, second.weight, second.bias).T  # (3, 6)
     expected = torch.exp(logits) / torch.exp(logits).sum(1, keepdim=True) @ tokens[0]
     torch.testing.assert_close(aggregation(tokens)[0][0], expected)

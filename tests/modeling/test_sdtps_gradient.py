@@ -47,9 +47,7 @@ def test_gradient_in_the_mask_equals_finite_differences():
         nudge[..., i] = step
         with torch.no_grad():
             up, down = ((textbook(logits, mask + sign * nudge) * out_weight).sum() for sign in (1, -1))
-        assert mask.grad[0, 0, i].item() == pytest.approx(
-            ((up - down) / (2 * step)).item(), rel=1e-5, abs=1e-8
-        )
+        assert mask.grad[0, 0, i].item() == pytest.approx(((up - down) / (2 * step)).item(), rel=1e-5, abs=1e-8)
 
 
 def predictor_gradient(form, monkeypatch, *, use_gumbel=True, dtype=None, seed=0, tau=1.0):

@@ -1,0 +1,64 @@
+"""Parameters and multiply-adds of a model, by torch's own counter (matrix products only)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
+
+ATTENTION_OPS = "scaled_dot_product"
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """Size and cost of one triplet in evaluation."""
+
+    trainable_params: int
+    total_params: int
+    layer_macs: int
+    """Multiply-adds of linear and convolution layers and of explicit matrix products: what torch's counter finds on
+    the CPU, and what the field compares."""
+    attention_macs: int
+    """Multiply-adds of the fused attention (Q K^T and A V), which that figure leaves out."""
+
+    def as_dict(self) -> dict[str, int]:
+        """For results.json."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.trainable_params / 1e6:.2f} M trainable parameters, {self.layer_macs / 1e9:.2f} G multiply-adds "
+            f"in layers + {self.attention_macs / 1e9:.2f} G in attention"
+        )
+
+
+def count_complexity(model: nn.Module, *, size_hw: tuple[int, int], num_modalities: int = 3) -> Complexity:
+    """Count with one triplet of `size_hw` (height, width) through `model`, which is on the CPU, in evaluation mode."""
+    was_training = model.training
+    model.eval()
+    images = torch.zeros(1, num_modalities, 3, *size_hw)
+    camera = torch.zeros(1, dtype=torch.int64)
+    with torch.inference_mode(), FlopCounterMode(display=False, custom_mapping=_cpu_attention()) as counter:
+        model(images, camera)
+    model.train(was_training)
+    flops = counter.get_flop_counts()["Global"]
+    attention = sum(count for op, count in flops.items() if ATTENTION_OPS in str(op))
+    return Complexity(
+        trainable_params=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        total_params=sum(p.numel() for p in model.parameters()),
+        layer_macs=(sum(flops.values()) - attention) // 2,  # a multiply-add is two operations
+        attention_macs=attention // 2,
+    )
+
+
+def _cpu_attention() -> dict[Any, Callable[..., int]]:
+    """The CPU's fused attention, which torch's counter does not know."""
+
+    def count(query_shape, key_shape, value_shape, *_args, **_kwargs) -> int:
+        return sdpa_flop(query_shape, key_shape, value_shape)
+
+    return {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: count}
