@@ -1,100 +1,143 @@
-"""Augmentation and normalisation of whole batches, on the device they are on.
+"""Training and evaluation transforms of a whole batch, on whatever device it is on.
 
-Shapes: B batch, M modality, H x W pixels, T tries of a rectangle; G is B*M, or B where the modalities share geometry.
+Shapes: B batch, M modality, G geometries per sample (1 where the modalities share one, else M), H x W pixels.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 ERASE_AREA = (0.02, 1 / 3)
-ERASE_ASPECT = (0.3, 1 / 0.3)
+"""Share of the image that random erasing takes; these and the next two are timm's, which the original uses."""
+ERASE_LOG_ASPECT = (math.log(0.3), math.log(1 / 0.3))
+"""Log of height over width of the rectangle."""
 ERASE_TRIES = 10
+NOISE_STRIDE = 977
+"""Values between the noise of one sample and of the next in the table (see `_noise_like`)."""
 
 
 def normalize(images: Tensor, present: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Images (B, M, 3, H, W) uint8 to (x / 255 - mean) / std float32; an absent modality, present (B, M), is all 0."""
-    # One multiply-add: x * (1 / (255 std)) - mean / std.
-    scale = torch.tensor([1 / (255 * s) for s in std], device=images.device)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=images.device)
-    scaled = torch.addcmul(shift.view(3, 1, 1), images.float(), scale.view(3, 1, 1))
-    return scaled.masked_fill_(~present[:, :, None, None, None], 0.0)
-
-
-class TrainAugment:
-    """Flip, pad and crop, normalise, erase: the original's transforms and parameters, batched.
+    """Scale bytes to [0, 1] and normalise per channel; an absent modality becomes 0, the original's empty image.
 
     Args:
-        flip_prob: of a horizontal flip.
-        pad_pixels: black border, before a random crop back to size.
-        erase_prob: of random erasing (Zhong et al., AAAI 2020): a rectangle of 2 % to 33 % of the image, of aspect 0.3 to
-            3.3, becomes N(0, 1) noise after the normalisation.
-        mean: per channel, of pixels in [0, 1]; std likewise.
-        sync_geometry: one flip, crop and rectangle for the modalities of a sample; False draws them for each, as the
-            original does. The noise in the rectangle is independent either way.
+        images: (B, M, 3, H, W) uint8.
+        present: (B, M) bool.
+
+    Returns:
+        (B, M, 3, H, W) float32.
+    """
+    scale, shift = _affine(tuple(mean), tuple(std), images.device)
+    present = present[..., None, None, None]  # (B, M, 1, 1, 1)
+    return images.float().mul_(scale * present).add_(shift * present)
+
+
+@functools.cache
+def _affine(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """(x / 255 - mean) / std as x * scale + shift, each (3, 1, 1); cached, as a copy to the device waits for it."""
+    with torch.inference_mode(False):
+        mean_, std_ = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (mean, std))
+        return (1 / (255 * std_)).float().to(device), (-mean_ / std_).float().to(device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainAugment:
+    """Random horizontal flip, black padding and random crop back to size, normalisation, random erasing.
+
+    Random erasing (Zhong et al., arXiv:1708.04896) replaces one rectangle by normal noise, after normalisation.
     """
 
-    def __init__(
-        self,
-        *,
-        flip_prob: float,
-        pad_pixels: int,
-        erase_prob: float,
-        mean: Sequence[float],
-        std: Sequence[float],
-        sync_geometry: bool,
-    ) -> None:
-        self.flip_prob = flip_prob
-        self.pad_pixels = pad_pixels
-        self.erase_prob = erase_prob
-        self.mean, self.std = tuple(mean), tuple(std)
-        self.sync_geometry = sync_geometry
+    flip_prob: float
+    pad_pixels: int
+    erase_prob: float
+    mean: Sequence[float]
+    std: Sequence[float]
+    sync_geometry: bool
+    """True: one flip, crop and rectangle for a sample's modalities, which stay aligned. False: drawn for each."""
 
     def __call__(self, images: Tensor, present: Tensor, generator: torch.Generator) -> Tensor:
-        """Images (B, M, 3, H, W) uint8, present (B, M) to float32; everything is drawn from `generator`."""
-        images = normalize(self._flip_and_crop(images, generator), present, mean=self.mean, std=self.std)
-        return self._erase(images, present, generator)
+        """Augment images (B, M, 3, H, W) uint8 with present (B, M) bool: (B, M, 3, H, W) float32.
 
-    def _draw(self, images: Tensor, *shape: int, generator: torch.Generator) -> Tensor:
-        """Uniform numbers (B, M, *shape), the same along M where the geometry is shared."""
-        B, M = images.shape[:2]
-        drawn = torch.rand(B, 1 if self.sync_geometry else M, *shape, device=images.device, generator=generator)
-        return drawn.expand(B, M, *shape)
+        Everything is drawn from `generator`, which is on the images' device. Nothing waits for the device.
+        """
+        geometries = (images.shape[0], 1 if self.sync_geometry else images.shape[1])  # (B, G)
+        images = self._flip_and_crop(images, geometries, generator)
+        images = normalize(images, present, mean=self.mean, std=self.std)
+        if self.erase_prob > 0:
+            self._erase_(images, present, geometries, generator)
+        return images
 
-    def _flip_and_crop(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """One gather: where each output pixel comes from in the padded image."""
-        H, W = images.shape[-2:]
+    def _flip_and_crop(self, images: Tensor, geometries: tuple[int, int], generator: torch.Generator) -> Tensor:
+        """Flip, pad with black and crop as two gathers, of rows and then of columns."""
+        if self.flip_prob == 0 and self.pad_pixels == 0:
+            return images
+        device, (batch, modalities, channels, height, width) = images.device, images.shape
         pad = self.pad_pixels
-        flip, top, left = self._draw(images, 3, generator=generator).unbind(-1)  # (B, M)
-        rows = torch.arange(H, device=images.device) + (top * (2 * pad + 1)).long().unsqueeze(-1)  # (B, M, H)
-        columns = torch.arange(W, device=images.device) + (left * (2 * pad + 1)).long().unsqueeze(-1)
-        columns = torch.where((flip < self.flip_prob).unsqueeze(-1), columns.flip(-1), columns)  # (B, M, W)
         padded = F.pad(images, (pad, pad, pad, pad))
-        source = rows.unsqueeze(-1) * (W + 2 * pad) + columns.unsqueeze(-2)  # (B, M, H, W)
-        source = source.flatten(2).unsqueeze(2).expand(-1, -1, 3, -1)
-        return padded.flatten(3).gather(3, source).view_as(images)
+        padded_height, padded_width = padded.shape[-2:]
+        offset = torch.randint(2 * pad + 1, (2, *geometries, 1), generator=generator, device=device)
+        flip = torch.rand((*geometries, 1), generator=generator, device=device) < self.flip_prob  # (B, G, 1)
 
-    def _erase(self, images: Tensor, present: Tensor, generator: torch.Generator) -> Tensor:
-        """Noise in one rectangle per image; of ten drawn, the first that fits, as timm's RandomErasing tries them."""
-        H, W = images.shape[-2:]
-        drawn = self._draw(images, ERASE_TRIES, 4, generator=generator)  # (B, M, T, 4)
-        area = H * W * (ERASE_AREA[0] + drawn[..., 0] * (ERASE_AREA[1] - ERASE_AREA[0]))
-        aspect = torch.exp(math.log(ERASE_ASPECT[0]) + drawn[..., 1] * math.log(ERASE_ASPECT[1] / ERASE_ASPECT[0]))
-        height, width = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
-        fits = (height < H) & (width < W)
-        first = fits.long().argmax(dim=-1, keepdim=True)  # (B, M, 1)
-        height, width, u, v = (x.gather(2, first) for x in (height, width, drawn[..., 2], drawn[..., 3]))
-        top, left = (u * (H - height + 1)).floor(), (v * (W - width + 1)).floor()
-        rows, columns = torch.arange(H, device=images.device), torch.arange(W, device=images.device)
-        in_rows = (rows >= top) & (rows < top + height)  # (B, M, H)
-        in_columns = (columns >= left) & (columns < left + width)
-        chosen = self._draw(images, 1, generator=generator) < self.erase_prob
-        chosen = chosen & fits.any(dim=-1, keepdim=True) & present.unsqueeze(-1)
-        mask = (in_rows & chosen).unsqueeze(-1) & in_columns.unsqueeze(-2)  # (B, M, H, W)
-        noise = torch.randn(images.shape, device=images.device, generator=generator)
-        return torch.where(mask.unsqueeze(2), noise, images)
+        rows = (offset[0] + torch.arange(height, device=device)).expand(batch, modalities, height)
+        planes = torch.arange(batch * modalities * channels, device=device).view(batch, modalities, channels, 1)
+        rows = planes * padded_height + rows[:, :, None]  # (B, M, 3, H), counted through the batch
+        cropped = padded.reshape(-1, padded_width).index_select(0, rows.flatten())
+        cropped = cropped.view(batch, modalities, channels, height, padded_width)
+
+        columns = offset[1] + torch.arange(width, device=device)  # (B, G, W)
+        columns = torch.where(flip, padded_width - 1 - columns, columns)
+        return cropped.gather(-1, columns[:, :, None, None].expand(images.shape))
+
+    def _erase_(self, images: Tensor, present: Tensor, geometries: tuple[int, int], generator: torch.Generator) -> None:
+        """Write noise into a rectangle of each chosen image, in place."""
+        erase = torch.rand(geometries, generator=generator, device=images.device) < self.erase_prob
+        mask = draw_rectangles(geometries, images.shape[-2:], generator, images.device)
+        mask = mask & (erase & present)[..., None, None]  # (B, M, H, W)
+        noise = _noise_like(images, generator)
+        torch.where(mask[:, :, None], noise, images, out=images)
+
+
+def draw_rectangles(
+    shape: tuple[int, ...], size_hw: tuple[int, int], generator: torch.Generator, device: torch.device
+) -> Tensor:
+    """Rectangles as masks (*shape, H, W) bool.
+
+    Area and log aspect ratio are uniform in ERASE_AREA and ERASE_LOG_ASPECT; of ERASE_TRIES draws the first counts
+    that is smaller than the image both ways, at a uniform place; if none is, the mask is empty.
+    """
+    height, width = size_hw
+    area, aspect, top, left = torch.rand((4, *shape, ERASE_TRIES), generator=generator, device=device)
+    area = (ERASE_AREA[0] + area * (ERASE_AREA[1] - ERASE_AREA[0])) * (height * width)
+    aspect = (ERASE_LOG_ASPECT[0] + aspect * (ERASE_LOG_ASPECT[1] - ERASE_LOG_ASPECT[0])).exp()
+    tall, wide = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+    fits = (tall < height) & (wide < width)
+    first = fits.byte().argmax(-1, keepdim=True)  # the first of equals
+    tall, wide, top, left, fits = (values.gather(-1, first) for values in (tall, wide, top, left, fits))
+    # top is uniform in 0..height - tall; the minimum is for a product that float32 rounds up to the next integer.
+    top = torch.minimum((top * (height - tall + 1)).floor(), height - tall)
+    left = torch.minimum((left * (width - wide + 1)).floor(), width - wide)
+    y, x = torch.arange(height, device=device), torch.arange(width, device=device)
+    inside_y = (y >= top) & (y < top + tall) & fits  # (*shape, H)
+    inside_x = (x >= left) & (x < left + wide)  # (*shape, W)
+    return inside_y[..., :, None] & inside_x[..., None, :]
+
+
+def _noise_like(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal noise as a view of the shape of images (B, M, 3, H, W).
+
+    Drawing B * M * 3 * H * W numbers would take a CPU longer than all the rest of the augmentation, so a modality has
+    a table of its own, fresh in each call, which sample i reads from position i * NOISE_STRIDE on. Within an image,
+    across the modalities of a sample, and at equal pixels of different samples the values are independent; those of
+    two samples repeat each other only displaced, by a multiple of NOISE_STRIDE in the flattened image, which no
+    network can profit from.
+    """
+    batch, modalities, channels, height, width = images.shape
+    length = (batch - 1) * NOISE_STRIDE + channels * height * width
+    table = torch.randn((modalities, length), generator=generator, device=images.device)
+    return table.as_strided(images.shape, (NOISE_STRIDE, length, height * width, width, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -79,11 +80,12 @@ def build_eval_loader(cfg: CfgNode, split: EvalSplit, device: torch.device) -> D
 def _loader(
     cfg: CfgNode, samples: Sequence[Sample], labels: np.ndarray | None, batch_sampler, device: torch.device
 ) -> DataLoader:
-    store = _open_store(cfg, samples)
+    dataset = StoreDataset(_open_store(cfg, samples), samples, labels)
     on_device = cfg.DATALOADER.CACHE == "device"
-    workers = 0 if on_device else cfg.DATALOADER.NUM_WORKERS  # a worker process could not share the device's memory
+    # A worker process could not share the device's memory, and more workers than cores only slow each other.
+    workers = 0 if on_device else min(cfg.DATALOADER.NUM_WORKERS, len(os.sched_getaffinity(0)))
     return DataLoader(
-        StoreDataset(store.to(device) if on_device else store, samples, labels),
+        dataset.to(device) if on_device else dataset,
         batch_sampler=batch_sampler,
         collate_fn=_as_is,
         num_workers=workers,

@@ -1,43 +1,63 @@
-"""RGBNT201 (Zheng et al., AAAI 2021): persons, one folder per split and modality, paired by file name."""
+"""RGBNT201: persons, 171 identities to train and 30 to test (Zheng et al., AAAI 2021).
+
+Layout: {train_171,test}/{RGB,NI,TI}/000028_cam1_0_02.jpg, the same file name in the three folders: identity, camera
+counted from 1, a sequence flag, a running number. Query and gallery are the same folder, `test`. A folder MASK beside
+the modalities (the synthetic set has one) holds <stem>.png: where the person is.
+"""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from data.listing import bad_name, find_root, list_paired
+from data.listing import NO_IMAGES, Scan, find_root, pair_by_name
 from data.records import MODALITIES, Sample
 
+SOURCE = "it is given out by its authors on request (Zheng et al., AAAI 2021), see README, Data and weights"
+
 TRAIN, TEST = "train_171", "test"
-NAME = re.compile(r"(\d{6})_cam(\d+)_(\d+)_(\d+)\.\w+")
-HOW_TO_GET = "RGBNT201 is given out by its authors on request (see README, Data and weights)."
+MASK = "MASK"
+FILE_NAME = re.compile(r"(\d{6})_cam([1-9]\d*)_.+")
+BAD_NAME = "file(s) not named like 000028_cam1_0_02.jpg"
+NO_MASK = "triplet(s) without a mask"
 
 
 def parse(root: Path) -> dict[str, list[Sample]]:
-    """The splits under `root` (or `root`/RGBNT201); query and gallery are both the test folder.
+    """List the data set in `root`, the folder that holds `train_171` and `test`, or the one above it.
 
     Raises:
-        UserError: a folder is missing, an image lacks a modality, or a name cannot be read.
+        UserError: the data set is not there, or a file is unpaired or badly named.
     """
-    root = find_root(Path(root), names=("RGBNT201",), contains=TRAIN, how_to_get=HOW_TO_GET)
-    test = _parse_split(root / TEST)
-    return {"train": _parse_split(root / TRAIN), "query": test, "gallery": test}
+    return scan(root).checked()
 
 
-def _parse_split(folder: Path) -> list[Sample]:
-    masks = folder / "MASK"  # the synthetic set knows where the person is
-    has_masks = masks.is_dir()
+def scan(root: Path) -> Scan:
+    """As `parse`, with whatever is wrong with the tree collected instead of raised.
+
+    Raises:
+        UserError: the data set is not there.
+    """
+    found = Scan("RGBNT201", find_root(root, ("RGBNT201",), (TRAIN, TEST), title="RGBNT201", source=SOURCE))
+    train, test = (_scan_split(found, found.root / split) for split in (TRAIN, TEST))
+    found.splits = {"train": train, "query": test, "gallery": list(test)}
+    return found
+
+
+def _scan_split(found: Scan, split: Path) -> list[Sample]:
+    if not found.has_folder(split):
+        return []
+    has_masks = (split / MASK).is_dir()
     samples = []
-    for name in list_paired([folder / modality for modality in MODALITIES]):
-        match = NAME.fullmatch(name)
+    for paths in pair_by_name(found, [split / modality for modality in MODALITIES]):
+        match = FILE_NAME.fullmatch(paths[0].stem)
         if match is None:
-            raise bad_name(folder / MODALITIES[0] / name, "<6 digits>_cam<n>_<flag>_<n>", "000028_cam1_0_02.jpg")
-        samples.append(
-            Sample(
-                paths=tuple(folder / modality / name for modality in MODALITIES),
-                pid=int(match[1]),
-                camera=int(match[2]) - 1,
-                mask=masks / f"{Path(name).stem}.png" if has_masks else None,
-            )
-        )
+            found.report(BAD_NAME, paths[0])
+            continue
+        mask = split / MASK / f"{paths[0].stem}.png" if has_masks else None
+        if mask is not None and not mask.is_file():
+            found.report(NO_MASK, paths[0])
+            mask = None
+        samples.append(Sample(paths, pid=int(match[1]), camera=int(match[2]) - 1, mask=mask))
+    if not samples:
+        found.report(NO_IMAGES, split)
     return samples

@@ -1,114 +1,123 @@
-"""Batch samplers whose order is a function of (seed, epoch), and which can start in mid-epoch."""
+"""Which samples go into which batch: a pure function of (seed, epoch), fixed before the first image is read."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from torch.utils.data import Sampler
 
 from utils.errors import UserError
 
 
-class EpochBatchSampler:
-    """Gives the batches of an epoch, planned as a whole when the epoch is set."""
+class EpochBatchSampler(Sampler[list[int]], ABC):
+    """Batches of sample positions, planned per epoch from (seed, epoch).
 
-    def __init__(self, *, batch_size: int, seed: int) -> None:
-        self.batch_size = batch_size
+    `set_epoch(epoch, start_batch)` leaves out batches that an interrupted run has done, without decoding them.
+    """
+
+    def __init__(self, *, seed: int) -> None:
         self.seed = seed
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
-        """Plan `epoch`; iteration begins at `start_batch`."""
-        self.batches = self.plan(np.random.default_rng((self.seed, epoch)))
+        """Choose the epoch, counted from 0, and the batch to begin it with."""
+        self.epoch = epoch
         self.start_batch = start_batch
+        self._batches: np.ndarray | None = None
 
-    def plan(self, rng: np.random.Generator) -> list[list[int]]:
-        """The batches of an epoch, as positions in the data set."""
-        raise NotImplementedError
+    @abstractmethod
+    def _plan(self, rng: np.random.Generator) -> np.ndarray:
+        """The epoch's batches: (num_batches, batch_size) positions."""
 
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.batches[self.start_batch :])
+    @property
+    def batches(self) -> np.ndarray:
+        """(num_batches, batch_size) positions of the whole epoch, those before `start_batch` included."""
+        if self._batches is None:
+            self._batches = self._plan(np.random.default_rng((self.seed, self.epoch)))
+        return self._batches
 
     def __len__(self) -> int:
-        """Batches of the whole epoch, those before `start_batch` included."""
+        """Batches of the whole epoch."""
         return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches[self.start_batch :].tolist())
 
 
 class IdentityBatchSampler(EpochBatchSampler):
-    """Batches of P identities with K images each (Hermans et al., arXiv:1703.07737).
+    """P identities x K images per batch, which the batch-hard triplet loss needs (Hermans et al., arXiv:1703.07737).
 
-    In an epoch each identity's images are shuffled and cut into groups of K; an incomplete last group is left out, and
-    an identity with fewer than K images in all is resampled to one group. Batches take one group from each of P random
-    identities until fewer than P have groups left.
+    As in TransReID and fast-reid: every identity's images are shuffled and cut into groups of K, a last incomplete
+    group is left out, an identity with fewer than K images gives one group drawn with replacement. Batches of P
+    distinct identities are then drawn from those with groups left, until fewer than P have any.
 
     Args:
-        pids: identity of every image.
-        batch_size: P x K.
+        pids: identity or label of each sample.
+        batch_size: P x K images.
         num_instances: K.
+        seed: of the order.
 
     Raises:
         UserError: K does not divide the batch, or there are fewer than P identities.
     """
 
     def __init__(self, pids: Sequence[int], *, batch_size: int, num_instances: int, seed: int) -> None:
+        num_ids = len(set(pids))
+        if num_instances < 1 or batch_size < 1 or batch_size % num_instances:
+            raise UserError(
+                f"SOLVER.IMS_PER_BATCH is {batch_size} and DATALOADER.NUM_INSTANCE is {num_instances}: a batch is P "
+                "identities x NUM_INSTANCE images, so the second must divide the first. Change one of them."
+            )
+        self.ids_per_batch = batch_size // num_instances
+        if self.ids_per_batch > num_ids:
+            raise UserError(
+                f"SOLVER.IMS_PER_BATCH {batch_size} with DATALOADER.NUM_INSTANCE {num_instances} needs "
+                f"{self.ids_per_batch} identities in a batch, but there are {num_ids} to train on. Lower "
+                f"SOLVER.IMS_PER_BATCH to {num_ids * num_instances} or less, or raise DATALOADER.NUM_INSTANCE."
+            )
         self.num_instances = num_instances
-        self.num_ids_per_batch, rest = divmod(batch_size, num_instances)
-        if rest:
-            raise UserError(
-                f"SOLVER.IMS_PER_BATCH is {batch_size}, which DATALOADER.NUM_INSTANCE {num_instances} does not divide. "
-                "Make the batch a multiple of it."
-            )
-        indices = defaultdict(list)
-        for index, pid in enumerate(pids):
-            indices[pid].append(index)
-        self.indices = [np.array(indices[pid]) for pid in sorted(indices)]
-        if self.num_ids_per_batch > len(self.indices):
-            raise UserError(
-                f"A batch of SOLVER.IMS_PER_BATCH {batch_size} with DATALOADER.NUM_INSTANCE {num_instances} holds "
-                f"{self.num_ids_per_batch} identities, but the training set has {len(self.indices)}. Lower "
-                "IMS_PER_BATCH or "
-                "raise NUM_INSTANCE."
-            )
-        super().__init__(batch_size=batch_size, seed=seed)
+        order = np.argsort(pids, kind="stable")
+        starts = np.unique(np.asarray(pids)[order], return_index=True)[1][1:]
+        self._positions_by_id = np.split(order, starts)
+        super().__init__(seed=seed)
 
-    def plan(self, rng: np.random.Generator) -> list[list[int]]:
-        """See the class."""
-        groups = [self._groups(images, rng) for images in self.indices]
-        left = [i for i, of_id in enumerate(groups) if of_id]
+    def _plan(self, rng: np.random.Generator) -> np.ndarray:
+        groups = [self._draw_groups(positions, rng) for positions in self._positions_by_id]
+        groups_left = np.array([len(of_id) for of_id in groups])
         batches = []
-        while len(left) >= self.num_ids_per_batch:
-            chosen = rng.choice(left, self.num_ids_per_batch, replace=False)
-            batches.append([int(index) for i in chosen for index in groups[i].pop()])
-            left = [i for i in left if groups[i]]
-        return batches
+        while len(eligible := np.flatnonzero(groups_left)) >= self.ids_per_batch:
+            chosen = rng.choice(eligible, self.ids_per_batch, replace=False)
+            groups_left[chosen] -= 1
+            batches.append(np.concatenate([groups[i][groups_left[i]] for i in chosen]))
+        return np.stack(batches)
 
-    def _groups(self, images: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-        size = self.num_instances
-        if len(images) < size:
-            extra = rng.choice(images, size - len(images))
-            return [rng.permutation(np.concatenate([images, extra]))]
-        shuffled = rng.permutation(images)
-        return [shuffled[i : i + size] for i in range(0, len(shuffled) - size + 1, size)]
+    def _draw_groups(self, positions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """One identity's images of the epoch: (groups, K)."""
+        if len(positions) < self.num_instances:
+            return rng.choice(positions, (1, self.num_instances))
+        num_groups = len(positions) // self.num_instances
+        return rng.permutation(positions)[: num_groups * self.num_instances].reshape(num_groups, -1)
 
 
 class ShuffledBatchSampler(EpochBatchSampler):
-    """Shuffled batches; an incomplete last one is left out.
+    """Every sample at most once per epoch, in random order; the last incomplete batch is left out.
 
     Raises:
-        UserError: there is less than one batch of samples.
+        UserError: there is not one whole batch.
     """
 
     def __init__(self, num_samples: int, *, batch_size: int, seed: int) -> None:
-        if num_samples < batch_size:
+        if not 1 <= batch_size <= num_samples:
             raise UserError(
-                f"SOLVER.IMS_PER_BATCH is {batch_size}, but the training set has {num_samples} images. Lower it."
+                f"SOLVER.IMS_PER_BATCH is {batch_size}, but there are {num_samples} samples to train on. Set it to "
+                f"between 1 and {num_samples}."
             )
         self.num_samples = num_samples
-        super().__init__(batch_size=batch_size, seed=seed)
+        self.batch_size = batch_size
+        super().__init__(seed=seed)
 
-    def plan(self, rng: np.random.Generator) -> list[list[int]]:
-        """See the class."""
-        order = rng.permutation(self.num_samples).tolist()
-        size = self.batch_size
-        return [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
+    def _plan(self, rng: np.random.Generator) -> np.ndarray:
+        num_batches = self.num_samples // self.batch_size
+        return rng.permutation(self.num_samples)[: num_batches * self.batch_size].reshape(num_batches, -1)

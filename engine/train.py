@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -139,6 +140,7 @@ class Trainer:
             UserError: a loss was not finite, or the disk is full.
         """
         state, options = self.state, self.options
+        self._clock = (time.perf_counter(), state.epoch + state.step / max(1, len(self.loader.batch_sampler)))
         with StopRequest() as stop:
             if state.epoch == state.step == 0 and options.eval_untrained:
                 self._report({"epoch": 0, **self.evaluate(state.model)})
@@ -166,8 +168,8 @@ class Trainer:
         sums = torch.tensor(list(state.loss_sums.values()), device=self.device) if names else 0.0
         watch, seen, start = LossWatch(), 0, time.perf_counter()
         title = f"epoch {state.epoch + 1}/{self.options.max_epochs}"
-        images = steps * self.loader.batch_sampler.batch_size
-        done = state.step * self.loader.batch_sampler.batch_size
+        batches = self.loader.batch_sampler.batches  # (steps, batch size)
+        images, done = batches.size, batches[: state.step].size
         with tqdm(total=images, initial=done, desc=title, unit="img", leave=False, dynamic_ncols=True) as bar:
             for batch in self.loader:
                 losses = self.train_step(batch)
@@ -238,7 +240,13 @@ class Trainer:
         parts = [f"epoch {record['epoch']}/{self.options.max_epochs}"]
         if "losses" in record:
             parts.append("  ".join(f"{name} {value:.3f}" for name, value in record["losses"].items()))
-            parts.append(f"{record['samples_per_s']:.0f} img/s")
+            parts.append(f"{record['samples_per_s']:.0f} img/s, {self._time_left()} left")
         for pattern, metrics in record.get("eval", {}).items():
             parts.append(f"{pattern}: mAP {metrics['mAP']:.1f} R1 {metrics['R1']:.1f}")
         logger.info(" | ".join(parts))
+
+    def _time_left(self) -> str:
+        """What the remaining epochs will take at the pace since the start, as h:mm:ss."""
+        start, first_epoch = self._clock
+        pace = (time.perf_counter() - start) / (self.state.epoch - first_epoch)
+        return str(timedelta(seconds=round(pace * (self.options.max_epochs - self.state.epoch))))

@@ -223,9 +223,9 @@ def test_a_full_disk_while_saving_loses_nothing(tiny, tmp_path, monkeypatch, cap
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["DATASETS.ROOT_DIR", "nowhere"], "Set DATASETS.ROOT_DIR.*needs no download"),
+        (["DATASETS.ROOT_DIR", "nowhere"], "DATASETS.ROOT_DIR.*needs no download"),
         (["MODEL.PRETRAIN_PATH_T", "nowhere.pt"], "MODEL.PRETRAIN_PATH_T is nowhere.pt.*openai/CLIP"),
-        (["SOLVER.IMS_PER_BATCH", 64], "holds 32 identities, but the training set has 6"),
+        (["SOLVER.IMS_PER_BATCH", 64], "needs 32 identities in a batch, but there are 6"),
         (["--resume", "nowhere.pth"], "There is no checkpoint nowhere.pth"),
         (["MODEL.TRANSFORMER_TYPE", "vit_tiny_patch16_225"], "Near names: vit_tiny_patch16_224"),
         (["INPUT.SIZE_TRAIN", "[60, 32]", "INPUT.SIZE_TEST", "[8, 32]"], "must be equal"),

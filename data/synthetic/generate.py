@@ -1,0 +1,200 @@
+"""Write a synthetic set to disk, once: in RGBNT201's own layout, all or nothing.
+
+    <root>/<name from the spec>/spec.json
+    <root>/<name from the spec>/{train_171,test}/{RGB,NI,TI}/000028_cam1_0_02.jpg
+    <root>/<name from the spec>/{train_171,test}/MASK/000028_cam1_0_02.png      where the person is seen
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from data.synthetic.scene import SPLITS, Triplet, cameras_of, make_triplet
+from data.synthetic.identity import CHANNELS
+from data.synthetic.spec import SyntheticSpec
+from utils.errors import UserError
+
+SPLIT_FOLDERS = {"train": "train_171", "test": "test"}
+MASK_FOLDER = "MASK"
+SPEC_FILE = "spec.json"
+JPEG_QUALITY = 90
+
+Task = tuple[str, int]
+"""Split and identity within it: what a worker writes in one go."""
+
+
+def ensure_synthetic(root: Path, spec: SyntheticSpec, *, workers: int | None = None) -> Path:
+    """The folder of the set that `spec` describes, generated if it is not there yet.
+
+    It is written beside its place and renamed into it when complete, so that a folder of that name is always whole;
+    where another process was faster, its result is used. The bytes do not depend on `workers`.
+
+    Args:
+        root: folder that holds the data sets (DATASETS.ROOT_DIR); made if missing.
+        spec: what to generate.
+        workers: processes; 0 generates in this one, None uses every CPU that this process may use.
+
+    Raises:
+        UserError: `root` cannot be written to, or the disk is full.
+    """
+    root = Path(root)
+    folder = root / spec.folder_name
+    if is_complete(folder, spec):
+        return folder
+    with _explained(root, spec):
+        root.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=root))
+        try:
+            building.chmod(0o777 & ~_umask())  # mkdtemp makes it private
+            _generate(building, spec, _worker_count(workers))
+            _publish(building, folder, spec)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    return folder
+
+
+def is_complete(folder: Path, spec: SyntheticSpec) -> bool:
+    """Whether `folder` holds that set with all its files; no image is read."""
+    try:
+        if json.loads((folder / SPEC_FILE).read_text()) != spec.as_json():
+            return False
+        for split, subfolder in SPLIT_FOLDERS.items():
+            names = {f"{stem}" for index in range(_num_ids(spec, split)) for stem in _stems(spec, split, index)}
+            for kind in (*CHANNELS, MASK_FOLDER):
+                if not names <= {entry.name.split(".")[0] for entry in os.scandir(folder / subfolder / kind)}:
+                    return False
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def file_stem(spec: SyntheticSpec, split: str, index: int, number: int) -> str:
+    """Name, without suffix, of image `number` of a split's identity `index`; test identities follow training's."""
+    identity = 1 + index + (spec.train_ids if split == "test" else 0)
+    cameras = cameras_of(spec.seed, split, index)
+    return f"{identity:06d}_cam{cameras[number % len(cameras)] + 1}_0_{number:02d}"
+
+
+def _num_ids(spec: SyntheticSpec, split: str) -> int:
+    return getattr(spec, f"{split}_ids")
+
+
+def _stems(spec: SyntheticSpec, split: str, index: int) -> list[str]:
+    return [file_stem(spec, split, index, number) for number in range(spec.images_of(split, index))]
+
+
+def _generate(folder: Path, spec: SyntheticSpec, workers: int) -> None:
+    for subfolder in SPLIT_FOLDERS.values():
+        for kind in (*CHANNELS, MASK_FOLDER):
+            (folder / subfolder / kind).mkdir(parents=True)
+    tasks = [(split, index) for split in SPLITS for index in range(_num_ids(spec, split))]
+    total = spec.train_images + spec.test_images
+    with tqdm(total=total, desc="Generating the synthetic set", unit="triplet") as bar:
+        for written in _run(folder, spec, tasks, workers):
+            bar.update(written)
+    (folder / SPEC_FILE).write_text(json.dumps(spec.as_json(), indent=2) + "\n")
+
+
+def _run(folder: Path, spec: SyntheticSpec, tasks: list[Task], workers: int) -> Iterator[int]:
+    """Do the tasks, in this process or in several; yields triplets written."""
+    if workers == 0:
+        for task in tasks:
+            yield _write_identity(folder, spec, task)
+        return
+    pool = ProcessPoolExecutor(min(workers, len(tasks)), initializer=_leave_interrupts_to_the_parent)
+    try:
+        jobs = [pool.submit(_write_identity, folder, spec, task) for task in tasks]
+        for job in as_completed(jobs):
+            yield job.result()
+    finally:  # after an error or an interrupt, nothing that has not begun is begun
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _write_identity(folder: Path, spec: SyntheticSpec, task: Task) -> int:
+    split, index = task
+    stems = _stems(spec, split, index)
+    for number, stem in enumerate(stems):
+        write_triplet(make_triplet(spec, split, index, number), folder / SPLIT_FOLDERS[split], stem)
+    return len(stems)
+
+
+def write_triplet(triplet: Triplet, folder: Path, stem: str) -> None:
+    """Three JPEGs of three channels, as RGBNT201 has them, and the mask."""
+    for name, pixels in triplet.images.items():
+        image = Image.fromarray(pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2))
+        image.save(folder / name / f"{stem}.jpg", quality=JPEG_QUALITY)
+    Image.fromarray(triplet.mask).save(folder / MASK_FOLDER / f"{stem}.png", compress_level=1)
+
+
+def _publish(building: Path, folder: Path, spec: SyntheticSpec) -> None:
+    """Give the finished folder its name."""
+    try:
+        building.rename(folder)
+        return
+    except OSError:
+        if is_complete(folder, spec):  # another process was faster
+            return
+        if not folder.exists():
+            raise
+    # Something that is not the whole set has the name: a folder whose files were deleted, say.
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        folder.rename(aside / "incomplete")
+        building.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _explained(root: Path, spec: SyntheticSpec) -> Iterator[None]:
+    """What the machine refuses, in words that name the keys."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or root
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            megabytes = (spec.train_images + spec.test_images) * spec.size_hw[0] * spec.size_hw[1] * 1.2e-6
+            raise UserError(
+                f"The disk is full: the synthetic set could not be written to {where}. It needs about {megabytes:.0f} "
+                "MB. Free some space, point DATASETS.ROOT_DIR at another disk, or ask for less (SYNTHETIC.TRAIN_IMAGES, "
+                "SYNTHETIC.TEST_IMAGES, SYNTHETIC.SIZE)."
+            ) from error
+        raise UserError(
+            f"The synthetic set could not be written to {where}: {error.strerror or error}. Point DATASETS.ROOT_DIR "
+            "at a folder that can be written to."
+        ) from error
+    except BrokenProcessPool as error:
+        raise UserError(
+            "A process that was generating the synthetic set died, most likely for lack of memory. Set "
+            "DATALOADER.NUM_WORKERS lower; 0 generates in the main process."
+        ) from error
+
+
+def _worker_count(workers: int | None) -> int:
+    if workers is not None:
+        return workers
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
