@@ -80,7 +80,7 @@ def capture(
 
 
 def _visible(light: np.ndarray, camera: Camera, conditions: Conditions, rng: np.random.Generator) -> np.ndarray:
-    grey = light @ GREY
+    grey = np.einsum("hwc,c->hw", light, GREY)
     gain = rng.uniform(0.85, 1.12) * np.array(camera.cast, np.float32) * (1 + 0.02 * rng.standard_normal(3))
     colours = (grey[..., None] + camera.saturation * (light - grey[..., None])) * gain.astype(np.float32)
     picture = _optics(colours, camera.clarity, conditions)

@@ -76,8 +76,12 @@ class Canvas:
         del self.frames[count:], self.yaws[count:], self.surfaces[count:]
 
 
-def capsule(start: np.ndarray, end: np.ndarray, start_radius: float, end_radius: float) -> tuple[np.ndarray, np.ndarray]:
-    """A tapered limb from one joint to the next: its outline (K, 2) and its frame."""
+Outline = tuple[np.ndarray, np.ndarray]
+"""A polygon (K, 2) in pixels and its frame (2, 3): what `Canvas.add` takes first."""
+
+
+def capsule(start: np.ndarray, end: np.ndarray, start_radius: float, end_radius: float) -> Outline:
+    """A tapered limb from one joint to the next; points and radii in pixels."""
     radius = max(start_radius, end_radius)
     axis = end - start
     length = max(float(np.hypot(*axis)), 0.3 * radius)  # a limb that points at the camera is a disc
@@ -91,8 +95,8 @@ def capsule(start: np.ndarray, end: np.ndarray, start_radius: float, end_radius:
     return outline, _frame(start, across / radius, along / length)
 
 
-def tube(centres: np.ndarray, half_widths: np.ndarray, sag: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """A trunk or garment from its cross-sections, top to bottom: outline and frame.
+def tube(centres: np.ndarray, half_widths: np.ndarray, sag: float = 0.0) -> Outline:
+    """A trunk or garment from its cross-sections, top to bottom.
 
     Args:
         centres: (L, 2) pixels.
@@ -109,23 +113,23 @@ def tube(centres: np.ndarray, half_widths: np.ndarray, sag: float = 0.0) -> tupl
     return outline, _frame(centres[0], across, np.array([0.0, 1 / length]))
 
 
-def ellipse(centre: np.ndarray, radii: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """An ellipse with upright axes: outline and frame."""
+def ellipse(centre: np.ndarray, radii: Sequence[float]) -> Outline:
+    """An ellipse with upright axes."""
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     outline = centre + np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii
     return outline, _frame(centre - [0, radii[1]], np.array([1 / radii[0], 0]), np.array([0, 0.5 / radii[1]]))
 
 
-def patch(outline: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
-    """Any polygon: outline and the frame of its bounding box."""
+def patch(outline: Sequence[Sequence[float]]) -> Outline:
+    """Any polygon, with the frame of its bounding box."""
     points = np.asarray(outline, dtype=float)
     low, high = points.min(axis=0), points.max(axis=0)
     size = np.maximum(high - low, 1e-3)
     return points, _frame([(low[0] + high[0]) / 2, low[1]], np.array([2 / size[0], 0]), np.array([0, 1 / size[1]]))
 
 
-def box(x0: float, y0: float, x1: float, y1: float) -> tuple[np.ndarray, np.ndarray]:
-    """A rectangle with upright sides: outline and frame."""
+def box(x0: float, y0: float, x1: float, y1: float) -> Outline:
+    """A rectangle with upright sides."""
     return patch([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
 
 

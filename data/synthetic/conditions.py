@@ -22,7 +22,7 @@ SCENARIOS = (
 """Faults that come together and how often, given that there are any. Never all three modalities: one always tells
 something, and glare leaves NI only partly, so it never meets what ruins NI."""
 
-FAULT_RATE = 0.9  # of images with a ruined modality, at difficulty 1
+FAULT_RATE = 0.8  # of images with a ruined modality, at difficulty 1
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.synthetic.canvas import Canvas, Surface, capsule, ellipse, tube
-from data.synthetic.identity import SLOTS, Identity
-from data.synthetic.pattern import EVERYWHERE, Field, Pattern
+from data.synthetic.canvas import Canvas, Outline, Surface, capsule, ellipse, tube
+from data.synthetic.identity import CHANNELS, SLOTS, Identity
+from data.synthetic.pattern import Field
 
-PLAIN = (Pattern(),) * 3
 FACE = Field(half_s=1.05, centre_v=0.68, half_v=0.36)  # the window of a head that hair leaves open
-BALD_CAP = Field(half_s=EVERYWHERE, centre_v=0.9, half_v=0.45)  # under a cap: skin all round
+UNDER_CAP = Field(half_s=1.9, centre_v=0.9, half_v=0.45)
 FEATURES = (  # of a face: angle from the front, height, radii, material
     (-0.36, 0.932, (0.0085, 0.006), (0.10, 0.08, 0.08, 0.25, 0.96)),
     (0.36, 0.932, (0.0085, 0.006), (0.10, 0.08, 0.08, 0.25, 0.96)),
@@ -42,7 +41,14 @@ TORSO = np.array(
 )
 HIPS = np.array([(0.575, 0.096, 0.062), (0.53, 0.106, 0.070), (0.475, 0.096, 0.062), (0.455, 0.05, 0.03)])
 SKIRT = np.array([(0.575, 0.092, 0.06), (0.52, 0.108, 0.072), (0.42, 0.122, 0.09), (0.31, 0.132, 0.105)])
-HEMS = {"shirt": 0.515, "jacket": 0.485, "coat": 0.345}
+LOOSE_HAIR = {
+    "bob": np.array([(0.985, 0.034, 0.030), (0.955, 0.056, 0.044), (0.90, 0.060, 0.044), (0.868, 0.052, 0.038)]),
+    "long": np.array([(0.985, 0.034, 0.030), (0.955, 0.057, 0.044), (0.87, 0.060, 0.040), (0.74, 0.056, 0.024)]),
+}
+CROWN = np.array([(1.006, 0.020, 0.022), (0.995, 0.040, 0.046), (0.970, 0.051, 0.060), (0.950, 0.052, 0.061)])
+BACKPACK = np.array([(0.815, 0.045, 0.02), (0.795, 0.078, 0.042), (0.65, 0.086, 0.055), (0.57, 0.080, 0.05)])
+SHOULDER_BAG = np.array([(0.575, 0.035, 0.070), (0.56, 0.040, 0.082), (0.445, 0.042, 0.086)])
+HEMS = {"shirt": 0.510, "jacket": 0.485, "coat": 0.345}
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ class _Figure:
         self.shape, self.build = identity.shape, identity.shape.build
         self.sag = np.sin(view.elevation)
         self.project = _Projection(view, view.height * identity.height)
-        self.parts: list[tuple[float, tuple[np.ndarray, np.ndarray], Surface]] = []
+        self.parts: list[tuple[float, Outline, Surface]] = []
 
     def draw(self) -> None:
         hands = [self._arm(side) for side in (-1, 1)]
@@ -168,8 +174,8 @@ class _Figure:
         hip = np.array([side * 0.052 * self.build, 0, HIP_Z])
         knee = hip + KNEE * _down(thigh_angle)
         ankle = knee + SHIN * _down(thigh_angle - knee_bend)
-        toe = ankle + [side * 0.018, 0.085 * np.cos(knee_bend), -0.028 - 0.05 * np.sin(knee_bend)]
-        heel = ankle + [0, -0.018, -0.018]
+        toe = ankle + np.array([side * 0.018, 0.085 * np.cos(knee_bend), -0.028 - 0.05 * np.sin(knee_bend)])
+        heel = ankle + np.array([0, -0.018, -0.018])
         trousers = self.shape.lower == "trousers"
         cloth, skin = self._surface("lower"), self._surface("skin", texture=0.02)
         behind = -0.5  # whatever their swing, legs come out from under the trunk's clothes
@@ -203,9 +209,11 @@ class _Figure:
             torso = np.vstack([torso, [hem, *(flare * torso[-1, 1:])]])
         hips = SKIRT if self.shape.lower == "skirt" else HIPS
         hips = hips * [1, self.build, self.build]
-        for sections in (torso, hips):  # cloth that hangs below the hips gives way to the thighs
-            reach = np.tan(self.pose.stride * abs(np.sin(self.pose.phase))) * (HIP_Z - sections[:, 0])
-            sections[:, 2] = np.maximum(sections[:, 2], 0.050 * self.build + reach * (sections[:, 0] < 0.45))
+        step = np.tan(self.pose.stride * abs(np.sin(self.pose.phase)))
+        for sections in (torso, hips):  # cloth that hangs below the crotch gives way to the thighs
+            hanging = sections[:, 0] < 0.45
+            reach = 0.050 * self.build + step * (HIP_Z - sections[hanging, 0])
+            sections[hanging, 2] = np.maximum(sections[hanging, 2], reach)
         self._trunk_like(torso, self._upper("body"), bias=0.010)
         self._trunk_like(hips, self._surface("lower"), bias=0.005, sag=self.shape.lower == "skirt")
         neck = np.array([0, self._lean_y(0.87), 0.84]), np.array([0, self._lean_y(0.9) + 0.006, 0.885])
@@ -216,14 +224,12 @@ class _Figure:
         centre, near = self.project(np.array([0, lean + 0.006, HEAD_Z]))
         scale = self.project.scale
         radii = self.project.half_width(0.050, 0.057), HEAD_HALF * scale
-        capped = self.shape.hair == "cap"
-        window = BALD_CAP if capped else FACE
-        skin_or_hair = self.identity.materials[[SLOTS.index("hair"), SLOTS.index("skin")]]
-        values = np.stack([skin_or_hair[0, 0], skin_or_hair[1, 0]])
-        head = Surface(values, np.array([window] * 3, np.float32), texture=0.03)
+        window = UNDER_CAP if self.shape.hair == "cap" else FACE
+        hair_and_skin = self.identity.materials[[SLOTS.index("hair"), SLOTS.index("skin")], 0]
+        head = Surface(hair_and_skin, np.array([window] * len(CHANNELS), np.float32), texture=0.03)
         self.parts.append((near + 0.030, ellipse(centre, radii), head))
         self._face(near, lean)
-        getattr(self, f"_hair_{self.shape.hair}", lambda lean: None)(lean)
+        self._hair(lean)
 
     def _face(self, near: float, lean: float) -> None:
         """Eyes and mouth, where they face the camera."""
@@ -235,37 +241,28 @@ class _Figure:
                 surface = Surface(np.array([material, material], np.float32), relief=0.0, texture=0.0)
                 self.parts.append((near + 0.045, ellipse(centre, size), surface))
 
-    def _hair_bob(self, lean: float) -> None:
-        sections = np.array([(0.985, 0.034, 0.030), (0.955, 0.056, 0.044), (0.90, 0.060, 0.044), (0.868, 0.052, 0.038)])
-        self._trunk_like(sections, self._surface("hair", texture=0.12), bias=0.020, y=-0.028)
-
-    def _hair_long(self, lean: float) -> None:
-        sections = np.array(
-            [(0.985, 0.034, 0.030), (0.955, 0.057, 0.044), (0.88, 0.060, 0.040), (0.78, 0.066, 0.030), (0.74, 0.050, 0.02)]
-        )
-        self._trunk_like(sections, self._surface("hair", texture=0.12), bias=0.022, y=-0.034)
-
-    def _hair_ponytail(self, lean: float) -> None:
-        root, tip = np.array([0, lean - 0.050, 0.955]), np.array([0, lean - 0.085, 0.80])
-        self._limb(root, tip, (0.024, 0.014), self._surface("hair", texture=0.12), bias=0.020)
-
-    def _hair_cap(self, lean: float) -> None:
-        crown = np.array([(1.006, 0.020, 0.022), (0.995, 0.040, 0.046), (0.970, 0.051, 0.060), (0.950, 0.052, 0.061)])
-        self._trunk_like(crown, self._surface("hat"), bias=0.060)
-        brim = np.array([0, lean + 0.045, 0.953]), np.array([0, lean + 0.090, 0.944])
-        self._limb(*brim, (0.030, 0.014), self._surface("hat"), bias=0.02)
+    def _hair(self, lean: float) -> None:
+        """What of hair or headgear reaches beyond the head."""
+        style, hair, hat = self.shape.hair, self._surface("hair", texture=0.12), self._surface("hat")
+        if style in LOOSE_HAIR:
+            self._trunk_like(LOOSE_HAIR[style], hair, bias=0.021, y=-0.031)
+        elif style == "ponytail":
+            root, tip = np.array([0, lean - 0.050, 0.955]), np.array([0, lean - 0.085, 0.80])
+            self._limb(root, tip, (0.024, 0.014), hair, bias=0.020)
+        elif style == "cap":
+            self._trunk_like(CROWN, hat, bias=0.060)
+            brim = np.array([0, lean + 0.045, 0.953]), np.array([0, lean + 0.090, 0.944])
+            self._limb(*brim, (0.030, 0.014), hat, bias=0.02)
 
     def _bag(self, hands: list[np.ndarray]) -> None:
         cloth = self._surface("bag")
         if self.shape.bag == "backpack":
-            sections = np.array([(0.815, 0.045, 0.02), (0.795, 0.078, 0.042), (0.65, 0.086, 0.055), (0.57, 0.080, 0.05)])
-            self._trunk_like(sections, cloth, bias=0.012, y=-0.098 * self.build)
+            self._trunk_like(BACKPACK, cloth, bias=0.012, y=-0.098 * self.build)
             for side in (-1, 1):
                 strap = np.array([side * 0.066, 0.052, 0.822]), np.array([side * 0.076, 0.074, 0.655])
                 self._limb(*strap, (0.012, 0.010), cloth, bias=-0.02)
         elif self.shape.bag == "shoulder":
-            sections = np.array([(0.575, 0.035, 0.070), (0.56, 0.040, 0.082), (0.445, 0.042, 0.086)])
-            self._trunk_like(sections, cloth, bias=0.02, x=0.148 * self.build)
+            self._trunk_like(SHOULDER_BAG, cloth, bias=0.02, x=0.148 * self.build)
             for y in (-0.072, 0.072):  # over the shoulder, before and behind the trunk
                 strap = np.array([-0.060, 0.6 * y, 0.832]), np.array([0.125, y, 0.585])
                 self._limb(*strap, (0.009, 0.009), cloth, bias=0.0)

@@ -1,13 +1,14 @@
 """Write a synthetic set to disk, once: in RGBNT201's own layout, all or nothing.
 
-    <root>/<name from the spec>/spec.json
-    <root>/<name from the spec>/{train_171,test}/{RGB,NI,TI}/000028_cam1_0_02.jpg
-    <root>/<name from the spec>/{train_171,test}/MASK/000028_cam1_0_02.png      where the person is seen
+<root>/<name from the spec>/spec.json
+<root>/<name from the spec>/{train_171,test}/{RGB,NI,TI}/000028_cam1_0_02.jpg
+<root>/<name from the spec>/{train_171,test}/MASK/000028_cam1_0_02.png      where the person is seen
 """
 
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import shutil
@@ -23,13 +24,15 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from data.synthetic.scene import SPLITS, Triplet, cameras_of, make_triplet
 from data.synthetic.identity import CHANNELS
+from data.synthetic.scene import SPLITS, Triplet, cameras_of, make_triplet
 from data.synthetic.spec import SyntheticSpec
 from utils.errors import UserError
 
 SPLIT_FOLDERS = {"train": "train_171", "test": "test"}
 MASK_FOLDER = "MASK"
+SUFFIXES = dict.fromkeys(CHANNELS, ".jpg") | {MASK_FOLDER: ".png"}
+"""Folders of a split and what their files end on."""
 SPEC_FILE = "spec.json"
 JPEG_QUALITY = 90
 
@@ -73,35 +76,28 @@ def is_complete(folder: Path, spec: SyntheticSpec) -> bool:
         if json.loads((folder / SPEC_FILE).read_text()) != spec.as_json():
             return False
         for split, subfolder in SPLIT_FOLDERS.items():
-            names = {f"{stem}" for index in range(_num_ids(spec, split)) for stem in _stems(spec, split, index)}
-            for kind in (*CHANNELS, MASK_FOLDER):
-                if not names <= {entry.name.split(".")[0] for entry in os.scandir(folder / subfolder / kind)}:
+            stems = [stem for index in range(spec.ids_of(split)) for stem in file_stems(spec, split, index)]
+            for kind, suffix in SUFFIXES.items():
+                if not {stem + suffix for stem in stems} <= set(os.listdir(folder / subfolder / kind)):
                     return False
     except (OSError, ValueError):
         return False
     return True
 
 
-def file_stem(spec: SyntheticSpec, split: str, index: int, number: int) -> str:
-    """Name, without suffix, of image `number` of a split's identity `index`; test identities follow training's."""
+def file_stems(spec: SyntheticSpec, split: str, index: int) -> list[str]:
+    """Names, without suffix, of the images of a split's identity `index`; test identities follow training's."""
     identity = 1 + index + (spec.train_ids if split == "test" else 0)
     cameras = cameras_of(spec.seed, split, index)
-    return f"{identity:06d}_cam{cameras[number % len(cameras)] + 1}_0_{number:02d}"
-
-
-def _num_ids(spec: SyntheticSpec, split: str) -> int:
-    return getattr(spec, f"{split}_ids")
-
-
-def _stems(spec: SyntheticSpec, split: str, index: int) -> list[str]:
-    return [file_stem(spec, split, index, number) for number in range(spec.images_of(split, index))]
+    numbers = range(spec.images_of(split, index))
+    return [f"{identity:06d}_cam{cameras[number % len(cameras)] + 1}_0_{number:02d}" for number in numbers]
 
 
 def _generate(folder: Path, spec: SyntheticSpec, workers: int) -> None:
     for subfolder in SPLIT_FOLDERS.values():
-        for kind in (*CHANNELS, MASK_FOLDER):
+        for kind in SUFFIXES:
             (folder / subfolder / kind).mkdir(parents=True)
-    tasks = [(split, index) for split in SPLITS for index in range(_num_ids(spec, split))]
+    tasks = [(split, index) for split in SPLITS for index in range(spec.ids_of(split))]
     total = spec.train_images + spec.test_images
     with tqdm(total=total, desc="Generating the synthetic set", unit="triplet") as bar:
         for written in _run(folder, spec, tasks, workers):
@@ -130,7 +126,7 @@ def _leave_interrupts_to_the_parent() -> None:
 
 def _write_identity(folder: Path, spec: SyntheticSpec, task: Task) -> int:
     split, index = task
-    stems = _stems(spec, split, index)
+    stems = file_stems(spec, split, index)
     for number, stem in enumerate(stems):
         write_triplet(make_triplet(spec, split, index, number), folder / SPLIT_FOLDERS[split], stem)
     return len(stems)
@@ -139,9 +135,16 @@ def _write_identity(folder: Path, spec: SyntheticSpec, task: Task) -> int:
 def write_triplet(triplet: Triplet, folder: Path, stem: str) -> None:
     """Three JPEGs of three channels, as RGBNT201 has them, and the mask."""
     for name, pixels in triplet.images.items():
-        image = Image.fromarray(pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2))
-        image.save(folder / name / f"{stem}.jpg", quality=JPEG_QUALITY)
-    Image.fromarray(triplet.mask).save(folder / MASK_FOLDER / f"{stem}.png", compress_level=1)
+        image = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+        _write_image(image, folder / name / (stem + SUFFIXES[name]), format="JPEG", quality=JPEG_QUALITY)
+    _write_image(triplet.mask, folder / MASK_FOLDER / (stem + SUFFIXES[MASK_FOLDER]), format="PNG", compress_level=1)
+
+
+def _write_image(pixels: np.ndarray, path: Path, **encoding: str | int) -> None:
+    # Encoded in memory: PIL hides the reason when the file system refuses a write.
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, **encoding)
+    path.write_bytes(buffer.getbuffer())
 
 
 def _publish(building: Path, folder: Path, spec: SyntheticSpec) -> None:
@@ -174,8 +177,8 @@ def _explained(root: Path, spec: SyntheticSpec) -> Iterator[None]:
             megabytes = (spec.train_images + spec.test_images) * spec.size_hw[0] * spec.size_hw[1] * 1.2e-6
             raise UserError(
                 f"The disk is full: the synthetic set could not be written to {where}. It needs about {megabytes:.0f} "
-                "MB. Free some space, point DATASETS.ROOT_DIR at another disk, or ask for less (SYNTHETIC.TRAIN_IMAGES, "
-                "SYNTHETIC.TEST_IMAGES, SYNTHETIC.SIZE)."
+                "MB. Free some space, point DATASETS.ROOT_DIR at another disk, or ask for less "
+                "(SYNTHETIC.TRAIN_IMAGES, SYNTHETIC.TEST_IMAGES, SYNTHETIC.SIZE)."
             ) from error
         raise UserError(
             f"The synthetic set could not be written to {where}: {error.strerror or error}. Point DATASETS.ROOT_DIR "

@@ -53,7 +53,12 @@ def _crate(canvas: Canvas, rng: np.random.Generator) -> None:
     wide, high, foot = rng.uniform(0.08, 0.16) * h, rng.uniform(0.07, 0.16) * h, rng.uniform(0.58, 0.95) * h
     surface = _cloth_like(rng, 0.25)
     canvas.add(*box(x, foot - high, x + wide, foot), surface)
-    lid = [(x, foot - high), (x + 0.2 * wide, foot - 1.2 * high), (x + 1.15 * wide, foot - 1.2 * high), (x + wide, foot - high)]
+    lid = [
+        (x, foot - high),
+        (x + 0.2 * wide, foot - 1.2 * high),
+        (x + 1.15 * wide, foot - 1.2 * high),
+        (x + wide, foot - high),
+    ]
     canvas.add(*patch(lid), Surface(surface.values * 1.15, relief=0.0))
 
 
@@ -128,12 +133,15 @@ def _car(canvas: Canvas, rng: np.random.Generator, extent: Box) -> None:
     """The bonnet of a car that stands between camera and person."""
     x0, y0, x1, y1 = extent
     top = y1 - rng.uniform(0.10, 0.34) * (y1 - y0)
-    left, right = (x0 - 2 * canvas.width, rng.uniform(x0 + 0.4 * (x1 - x0), x1)) if rng.random() < 0.5 else (
-        rng.uniform(x0, x1 - 0.4 * (x1 - x0)), x1 + 2 * canvas.width)  # fmt: skip
+    if rng.random() < 0.5:
+        left, right = x0 - 2 * canvas.width, rng.uniform(x0 + 0.4 * (x1 - x0), x1)
+    else:
+        left, right = rng.uniform(x0, x1 - 0.4 * (x1 - x0)), x1 + 2 * canvas.width
     bulge, floor = 0.04 * canvas.height, canvas.height + 2
-    outline = [(left, top + bulge), (left + bulge, top), (right - bulge, top), (right, top + bulge), (right, floor), (left, floor)]
-    canvas.add(*patch(outline), _cloth_like(rng, 0.1))
-    canvas.add(*box(left, top + 1.8 * bulge, right, top + 2.2 * bulge), _thing((0.12, 0.12, 0.13), 0.15, 0.2, relief=0.0))
+    bonnet = [(left, top + bulge), (left + bulge, top), (right - bulge, top), (right, top + bulge)]
+    canvas.add(*patch([*bonnet, (right, floor), (left, floor)]), _cloth_like(rng, 0.1))
+    seam = _thing((0.12, 0.12, 0.13), 0.15, 0.2, relief=0.0)
+    canvas.add(*box(left, top + 1.8 * bulge, right, top + 2.2 * bulge), seam)
 
 
 def _bin(canvas: Canvas, rng: np.random.Generator, extent: Box) -> None:

@@ -62,8 +62,8 @@ def make_triplet(
     camera = make_camera(spec.seed, camera_number, spec.difficulty)
     identity = make_identity(spec.seed, *key)
     rng = rng_for(spec.seed, Stream.IMAGE, *key, number)
-    weather = draw_conditions(rng, spec.difficulty)
-    conditions = weather if conditions is None else conditions
+    drawn = draw_conditions(rng, spec.difficulty)
+    conditions = drawn if conditions is None else conditions
 
     height, width = spec.size_hw
     visit = rng_for(spec.seed, Stream.VISIT, *key, camera_number)
@@ -92,9 +92,10 @@ def _draw_view(spec: SyntheticSpec, camera: Camera, visit: np.random.Generator, 
     height, width = spec.size_hw
     away = np.pi if visit.random() < 0.35 else 0.0  # the other way along the same path
     yaw = camera.yaw + away + visit.normal(0, 0.35) + rng.normal(0, 0.30)
-    tall = height * rng.uniform(0.62, 0.90)
+    # A good detector's boxes fit; a bad one's do not.
+    tall = height * rng.uniform(0.84 - 0.30 * spec.difficulty, 0.91)
     foot_y = tall + (height - tall) * rng.uniform(0.35, 0.95)
-    foot_x = width * (0.5 + rng.uniform(-0.13, 0.13))
+    foot_x = width * (0.5 + rng.uniform(-1, 1) * (0.04 + 0.14 * spec.difficulty))
     return View(
         yaw=float(yaw),
         elevation=camera.elevation,

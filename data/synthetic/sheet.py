@@ -21,7 +21,7 @@ def contact_sheet(folder: Path, out: Path, *, ids: int = 6, images_per_id: int =
     Args:
         folder: from `ensure_synthetic`, or any set in RGBNT201's layout.
         out: the PNG to write.
-        ids: rows, at most; the first identities of the set.
+        ids: rows, at most; spread over the identities of the set.
         images_per_id: images per row, at most, spread over the identity's images.
 
     Raises:
@@ -33,7 +33,7 @@ def contact_sheet(folder: Path, out: Path, *, ids: int = 6, images_per_id: int =
         names_by_id.setdefault(path.name[:6], []).append(path.name)
     if not names_by_id:
         raise UserError(f"There are no images in {images}. Give the folder of a set in RGBNT201's layout.")
-    rows = [names[:: max(1, len(names) // images_per_id)][:images_per_id] for names in names_by_id.values()][:ids]
+    rows = [_spread(names, images_per_id) for names in _spread(list(names_by_id.values()), ids)]
 
     with Image.open(images / next(iter(CHANNELS)) / rows[0][0]) as first:
         tile = (round(TILE_HEIGHT * first.width / first.height), TILE_HEIGHT)
@@ -49,10 +49,16 @@ def contact_sheet(folder: Path, out: Path, *, ids: int = 6, images_per_id: int =
             for position, modality in enumerate(CHANNELS):
                 right = left + (position + 1) * tile[0]
                 with Image.open(images / modality / name) as image:
-                    sheet.paste(image.convert("RGB").resize(tile, Image.Resampling.LANCZOS), (right - tile[0], top + LABEL))
+                    sheet.paste(
+                        image.convert("RGB").resize(tile, Image.Resampling.LANCZOS), (right - tile[0], top + LABEL)
+                    )
                 if position:  # the first tile bears the name of the identity
                     draw.text((right - 2, top), modality, fill=INK, font=font, anchor="ra")
     temporary = Path(out).with_name(f".{Path(out).name}.tmp")
     sheet.save(temporary, format="PNG", optimize=True)
     temporary.replace(out)
 
+
+def _spread(items: list, count: int) -> list:
+    """At most `count` of the items, evenly spaced."""
+    return [items[i * len(items) // count] for i in range(count)] if len(items) > count else items

@@ -50,7 +50,7 @@ class SyntheticSpec:
 
     def __post_init__(self) -> None:
         for split in ("train", "test"):
-            ids, images = getattr(self, f"{split}_ids"), getattr(self, f"{split}_images")
+            ids, images = self.ids_of(split), getattr(self, f"{split}_images")
             _require_whole(f"SYNTHETIC.{split.upper()}_IDS", ids, at_least=1)
             _require_whole(f"SYNTHETIC.{split.upper()}_IMAGES", images, at_least=1)
             if images < 2 * ids:
@@ -86,9 +86,13 @@ class SyntheticSpec:
         """The content of spec.json."""
         return {**asdict(self), "size_hw": list(self.size_hw), "generator_version": GENERATOR_VERSION}
 
+    def ids_of(self, split: str) -> int:
+        """Identities of the split, 'train' or 'test'."""
+        return getattr(self, f"{split}_ids")
+
     def images_of(self, split: str, index: int) -> int:
         """Triplets of the split's identity number `index`."""
-        ids, images = getattr(self, f"{split}_ids"), getattr(self, f"{split}_images")
+        ids, images = self.ids_of(split), getattr(self, f"{split}_images")
         return images // ids + (index < images % ids)
 
 
