@@ -102,23 +102,16 @@ def _result_rows(trainer: Trainer, folder: RunFolder, test: Any) -> list[dict[st
     """Untrained, last and best, the latter saying on what it was chosen; `test` scores them when that was "
     "validation."""
     records = {record["epoch"]: record for record in folder.records() if "eval" in record}
-    best_epoch = trainer.state.best["epoch"]
-    chosen_on = records[best_epoch]["split"]
-    names = {
-        0: "untrained (epoch 0)",
-        trainer.state.epoch: f"last (epoch {trainer.state.epoch})",
-        best_epoch: f"best (epoch {best_epoch}, chosen on the {chosen_on} set)",
-    }
-    rows = [result_row(names[0], records[0])] if 0 in records else []
+    last_epoch, best_epoch = trainer.state.epoch, trainer.state.best["epoch"]
+    last_name = f"last (epoch {last_epoch})"
+    best_name = f"best (epoch {best_epoch}, chosen on the {records[best_epoch]['split']} set)"
+    rows = [result_row("untrained (epoch 0)", records[0])] if 0 in records else []
     if test is None:
-        return [
-            *rows,
-            *(result_row(names[epoch], records[epoch]) for epoch in (trainer.state.epoch, best_epoch)),
-        ]
+        return [*rows, result_row(last_name, records[last_epoch]), result_row(best_name, records[best_epoch])]
     model = trainer.state.model
-    rows.append(result_row(names[trainer.state.epoch], {"epoch": trainer.state.epoch, **test(model)}))
+    rows.append(result_row(last_name, {"epoch": last_epoch, **test(model)}))
     load_model_state(model, load_checkpoint(folder.path / BEST)["model"], BEST)
-    return [*rows, result_row(names[best_epoch], {"epoch": best_epoch, **test(model)})]
+    return [*rows, result_row(best_name, {"epoch": best_epoch, **test(model)})]
 
 
 def _results(cfg: CfgNode, trainer: Trainer, rows: list[dict[str, Any]], complexity: Complexity) -> dict[str, Any]:

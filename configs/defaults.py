@@ -89,14 +89,14 @@ _C.DATASETS.VAL_IDS = 0
 # The synthetic set (DATASETS.NAMES: synthetic), generated on first use. RGBNT201's own size is 171 / 30 identities
 # and 3951 / 836 triplets.
 _C.SYNTHETIC = CN()
-_C.SYNTHETIC.TRAIN_IDS = 48
+_C.SYNTHETIC.TRAIN_IDS = 96
 _C.SYNTHETIC.TEST_IDS = 20
 _C.SYNTHETIC.TRAIN_IMAGES = 768
 _C.SYNTHETIC.TEST_IMAGES = 240
 # Size of the JPEGs (height, width) in pixels.
 _C.SYNTHETIC.SIZE = [256, 128]
 # From 0 (clean) to 1: how often and how badly modalities are ruined, figures occluded, cameras apart.
-_C.SYNTHETIC.DIFFICULTY = 0.5
+_C.SYNTHETIC.DIFFICULTY = 0.25
 _C.SYNTHETIC.SEED = 0
 
 # ----------------------------------------------------------------------------------------------------- DATALOADER

@@ -67,6 +67,7 @@ def test_a_run_writes_what_it_should_and_repeats_bit_by_bit(tiny, tmp_path, monk
     assert lines[1]["losses"]["total"] == pytest.approx(sum(v for k, v in lines[1]["losses"].items() if k != "total"))
     assert set(lines[3]["eval"]["sdtps"]) >= {"mAP", "R1", "R5", "R10", "mINP"}
     results = json.loads((out / "results.json").read_text())
+    assert [row["name"].split()[0] for row in results["rows"]] == ["untrained", "last", "best"]
     assert [row["epoch"] for row in results["rows"]][:2] == [0, 3] and results["headline"] == "sdtps"
 
     assert run(train_net, "--config_file", tiny, "OUTPUT_DIR", again, monkeypatch=monkeypatch) == 0
