@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,11 @@ def build_eval_loader(cfg: CfgNode, split: EvalSplit, device: torch.device) -> D
 
 
 def _loader(
-    cfg: CfgNode, samples: Sequence[Sample], labels: np.ndarray | None, batch_sampler, device: torch.device
+    cfg: CfgNode,
+    samples: Sequence[Sample],
+    labels: np.ndarray | None,
+    batch_sampler: Iterable[list[int]],
+    device: torch.device,
 ) -> DataLoader:
     dataset = StoreDataset(_open_store(cfg, samples), samples, labels)
     on_device = cfg.DATALOADER.CACHE == "device"
@@ -90,6 +95,7 @@ def _loader(
         collate_fn=_as_is,
         num_workers=workers,
         persistent_workers=workers > 0,
+        worker_init_fn=_leave_signals_to_the_trainer,
         pin_memory=device.type == "cuda" and not on_device,
     )
 
@@ -97,6 +103,12 @@ def _loader(
 def _as_is(batch: Batch) -> Batch:
     """The data set makes whole batches; there is nothing left to collate."""
     return batch
+
+
+def _leave_signals_to_the_trainer(_worker: int) -> None:
+    """Ctrl-C and schedulers signal the whole process group; the trainer saves, and then ends the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _open_store(cfg: CfgNode, samples: Sequence[Sample]) -> ImageStore:

@@ -33,12 +33,10 @@ class Architecture:
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    # OpenAI CLIP's image tower (Radford et al., ICML 2021): its projection to 512 on every token, not on the class alone.
+    # OpenAI CLIP's image tower (Radford et al., ICML 2021), its projection to 512 on every token.
     "ViT-B-16": Architecture("vit_base_patch16_clip_quickgelu_224", proj_dim=512),
     # For CPUs: 128 patches of a 128 x 64 image.
-    "ViT-Micro-8": Architecture(
-        "vit_tiny_patch16_224", {"patch_size": 8, "embed_dim": 96, "depth": 3, "num_heads": 3}
-    ),
+    "ViT-Micro-8": Architecture("vit_tiny_patch16_224", {"patch_size": 8, "embed_dim": 96, "depth": 3, "num_heads": 3}),
     # For tests.
     "ViT-Test": Architecture("vit_tiny_patch16_224", {"embed_dim": 32, "depth": 2, "num_heads": 2}),
     "ViT-Test-CLIP": Architecture(
@@ -172,7 +170,7 @@ def _create_vit(
         near = difflib.get_close_matches(name, [*ARCHITECTURES, *timm.list_models()], n=4, cutoff=0.5)
         raise UserError(
             f"MODEL.TRANSFORMER_TYPE is {name!r}, which neither this framework nor timm {timm.__version__} has. "
-            f"{'Near names: ' + ', '.join(near) + '.' if near else 'Try ViT-B-16, or a timm vit_, deit_ or eva02_ model.'}"
+            f"{'Near names: ' + ', '.join(near) if near else 'Try ViT-B-16, or a timm vit_, deit_ or eva02_ model'}."
         )
     try:
         vit = timm.create_model(

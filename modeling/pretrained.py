@@ -9,8 +9,8 @@ import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import timm
 import torch
+from timm import create_model as _create_pretrained
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -126,11 +126,15 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} (MODEL.PRETRAIN_PATH_T) is no readable weight file: {reason}. Download it anew.") from error
+        raise UserError(
+            f"{path} (MODEL.PRETRAIN_PATH_T) is no readable weight file: {reason}. Download it anew."
+        ) from error
     except Exception as error:
         if type(error).__name__ != "SafetensorError":
             raise
-        raise UserError(f"{path} (MODEL.PRETRAIN_PATH_T) is no readable weight file: {error}. Download it anew.") from error
+        raise UserError(
+            f"{path} (MODEL.PRETRAIN_PATH_T) is no readable weight file: {error}. Download it anew."
+        ) from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -149,7 +153,7 @@ def _is_torchscript(path: Path) -> bool:
 
 def _fetch_timm(backbone: ViTBackbone) -> dict[str, Tensor]:
     try:
-        return timm.create_model(backbone.timm_name, pretrained=True).state_dict()
+        return _create_pretrained(backbone.timm_name, pretrained=True).state_dict()
     except Exception as error:  # the hub raises a dozen kinds, most of them for 'no network'
         raise UserError(
             f"timm's weights of {backbone.timm_name} cannot be fetched: {' '.join(str(error).split())[:200]} "

@@ -1,5 +1,10 @@
 """A miniature RGBNT201 and a tiny experiment on it, shared by the tests of whole runs."""
 
+import os
+
+os.environ["TQDM_DISABLE"] = "1"  # before tqdm is imported; also for the processes that tests start
+os.environ["OMP_NUM_THREADS"] = "2"  # bit-equal runs need equal numbers of threads
+
 import pytest
 import torch
 from helpers_trees import write_rgbnt201

@@ -53,7 +53,9 @@ def clip_tokens(state, images, *, heads):
         attention.load_state_dict({k.removeprefix("attn."): v for k, v in p.items() if k.startswith("attn.")})
         y = F.layer_norm(x, (width,), p["ln_1.weight"], p["ln_1.bias"])
         x = x + attention(y, y, y, need_weights=False)[0]
-        y = F.linear(F.layer_norm(x, (width,), p["ln_2.weight"], p["ln_2.bias"]), p["mlp.c_fc.weight"], p["mlp.c_fc.bias"])
+        y = F.linear(
+            F.layer_norm(x, (width,), p["ln_2.weight"], p["ln_2.bias"]), p["mlp.c_fc.weight"], p["mlp.c_fc.bias"]
+        )
         x = x + F.linear(y * torch.sigmoid(1.702 * y), p["mlp.c_proj.weight"], p["mlp.c_proj.bias"])
     return F.layer_norm(x, (width,), w["ln_post.weight"], w["ln_post.bias"]) @ w["proj"]
 

@@ -42,7 +42,7 @@ def start(config, *argv):
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, ROOT / "train_net.py", "--config_file", config, *map(str, argv)]
     log = open(config.parent / "process.log", "w")  # noqa: SIM115 - the process owns it
-    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True)
 
 
 def wait_for(condition, process, seconds=60):
@@ -72,7 +72,8 @@ def test_a_run_writes_what_it_should_and_repeats_bit_by_bit(tiny, tmp_path, monk
 
     assert run(train_net, "--config_file", tiny, "OUTPUT_DIR", again, monkeypatch=monkeypatch) == 0
     assert records(again) == lines and equal(weights(again), weights(out))
-    assert run(train_net, "--config_file", tiny, "SOLVER.SEED", 7, "OUTPUT_DIR", tmp_path / "b", monkeypatch=monkeypatch) == 0
+    other = ["SOLVER.SEED", 7, "OUTPUT_DIR", tmp_path / "b"]
+    assert run(train_net, "--config_file", tiny, *other, monkeypatch=monkeypatch) == 0
     assert records(tmp_path / "b") != lines
 
     assert run(test_net, "--config_file", tiny, monkeypatch=monkeypatch) == 0
@@ -110,14 +111,14 @@ def test_killed_in_mid_epoch_and_resumed_it_ends_in_the_same_weights(tiny, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_within_the_epoch_and_exits_cleanly(tiny, tmp_path, monkeypatch, number):
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 0), (signal.SIGTERM, 2)])
+def test_a_signal_to_the_process_group_saves_and_exits_cleanly(tiny, tmp_path, monkeypatch, number, workers):
     longer = ["SOLVER.MAX_EPOCHS", 30]
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert run(train_net, "--config_file", tiny, *longer, "OUTPUT_DIR", whole, monkeypatch=monkeypatch) == 0
-    process = start(tiny, *longer)
+    process = start(tiny, *longer, "DATALOADER.NUM_WORKERS", workers)
     wait_for(lambda: (out / "metrics.jsonl").exists() and len((out / "metrics.jsonl").read_text()) > 4000, process)
-    process.send_signal(number)
+    os.killpg(process.pid, number)
     assert process.wait(30) == 128 + number
     assert "Traceback" not in (tmp_path / "process.log").read_text()
     assert run(train_net, "--config_file", tiny, "--resume", "auto", *longer, monkeypatch=monkeypatch) == 0
@@ -201,7 +202,8 @@ def test_a_broken_last_checkpoint_is_named_and_the_one_before_is_used(tiny, tmp_
     assert equal(weights(out), expected)
     for name in ("last.pth", "previous.pth"):
         (out / name).write_bytes(b"garbage")
-    assert "no readable checkpoint in" in fails(capsys, monkeypatch, train_net, "--config_file", tiny, "--resume", "auto")
+    message = fails(capsys, monkeypatch, train_net, "--config_file", tiny, "--resume", "auto")
+    assert "no readable checkpoint in" in message
 
 
 def test_a_full_disk_while_saving_loses_nothing(tiny, tmp_path, monkeypatch, capsys):

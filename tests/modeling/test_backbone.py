@@ -42,7 +42,9 @@ def test_three_modalities_in_one_pass_are_timm_three_times(name):
 def test_sie_goes_on_the_class_token_of_clip_and_on_all_tokens_of_others():
     for name, touched in (("ViT-Test-CLIP", 1), ("ViT-Test", 9)):
         backbone = make(name, num_cameras=3, sie_coe=2.0)
-        backbone.vit.norm_pre = torch.nn.LayerNorm(32, elementwise_affine=False) if backbone.is_clip else torch.nn.Identity()
+        backbone.vit.norm_pre = (
+            torch.nn.LayerNorm(32, elementwise_affine=False) if backbone.is_clip else torch.nn.Identity()
+        )
         images, _ = batch()
         camera = torch.tensor([2, 0])
         with_sie, _ = backbone.embed(images, camera)

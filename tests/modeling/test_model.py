@@ -99,8 +99,10 @@ def test_every_trainable_parameter_gets_a_gradient(opts):
     images, camera = batch(4)
     output = model(images, camera)
     sum(build_loss(cfg)(output.features, output.logits, torch.tensor([0, 0, 1, 1])).values()).backward()
-    without = [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
-    assert not without
+    without = {n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())}
+    # The last bias of the aggregation's MLP shifts a whole row of logits, which the softmax over that row undoes: its
+    # gradient is rounding, and may be 0.
+    assert all(name.startswith("sdtps.aggregation.") and name.endswith(".mlp.3.bias") for name in without)
     assert {n for n, p in model.named_parameters() if not p.requires_grad} == {
         f"heads.{h}.neck.bias" for h in model.heads
     }

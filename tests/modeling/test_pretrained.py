@@ -137,6 +137,9 @@ def test_code_in_a_file_is_not_executed(tmp_path):
 
 
 def test_timm_weights_without_a_network(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    def offline(*_args, **_kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr("modeling.pretrained._create_pretrained", offline)
     with pytest.raises(UserError, match=r"cannot be fetched.*MODEL\.PRETRAIN_PATH_T"):
         load_pretrained(ViTBackbone("ViT-Test", img_size=(32, 32)), "timm")

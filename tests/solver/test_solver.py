@@ -15,7 +15,9 @@ class Model(nn.Module):
         super().__init__()
         self.backbone = nn.Linear(2, 2)
         self.sdtps = nn.Linear(2, 2)
-        self.heads = nn.ModuleDict({"ori": nn.ModuleDict({"neck": nn.BatchNorm1d(2), "classifier": nn.Linear(2, 3, bias=False)})})
+        self.heads = nn.ModuleDict(
+            {"ori": nn.ModuleDict({"neck": nn.BatchNorm1d(2), "classifier": nn.Linear(2, 3, bias=False)})}
+        )
         self.heads["ori"]["neck"].bias.requires_grad_(False)
 
 
@@ -45,7 +47,9 @@ def test_factor_is_linear_then_cosine():
 
 @pytest.mark.parametrize(("warmup", "epochs", "expected"), [(0, 1, [1.0]), (1, 2, [0.1, 1.0]), (0, 3, [1.0, 0.5, 0.0])])
 def test_short_schedules(warmup, epochs, expected):
-    found = [lr_factor(e, warmup_epochs=warmup, max_epochs=epochs, warmup_start=0.1, min_factor=0) for e in range(epochs)]
+    found = [
+        lr_factor(e, warmup_epochs=warmup, max_epochs=epochs, warmup_start=0.1, min_factor=0) for e in range(epochs)
+    ]
     assert found == pytest.approx(expected)
 
 
@@ -57,7 +61,9 @@ def test_noise_is_bounded_and_a_function_of_seed_and_epoch():
 
 
 def test_schedule_sets_each_group_from_its_own_rate():
-    optimizer = torch.optim.SGD([{"params": [nn.Parameter(torch.ones(1))], "base_lr": rate} for rate in (1.0, 0.1)], lr=9)
+    optimizer = torch.optim.SGD(
+        [{"params": [nn.Parameter(torch.ones(1))], "base_lr": rate} for rate in (1.0, 0.1)], lr=9
+    )
     EpochSchedule(optimizer, lambda epoch: 0.5**epoch).set_epoch(2)
     assert [group["lr"] for group in optimizer.param_groups] == [0.25, pytest.approx(0.025)]
 
