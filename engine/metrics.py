@@ -1,13 +1,15 @@
 """Distances, mAP, CMC and mINP, from the rank of each positive; no model, no files.
 
-A mean AP needs only where in the ranking each positive stands, not the ranking itself. So the gallery is not sorted:
-its distances are binned between the few positives of each query, and counted.
+These figures need only where in its ranking each positive stands, not the ranking itself. So no gallery is sorted: the
+distances of a query are counted into equal buckets between its nearest and its farthest positive, which ranks a
+positive up to the few images of its own bucket, and only those few are sorted (`positive_ranks`).
 
-Shapes: Q queries, G gallery, E width, P the largest number of positives of a query.
+Shapes: Q queries, G gallery, E width, P the largest number of positives of a query, R buckets, K images to be sorted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +19,13 @@ from utils.errors import UserError
 
 MAX_RANK = 50
 CHUNK_ELEMENTS = 2**24
-"""Elements of the Q x G matrix that are held at a time."""
-LAST = torch.iinfo(torch.int64).max
+"""Elements of the Q x G matrix of distances that are made at a time."""
+RANK_ELEMENTS = {"cpu": 2**20, "cuda": 2**24}
+"""Of those, ranked at a time: what stays in a CPU's cache, what keeps a card busy."""
+IMAGES_PER_BUCKET = 4
+"""On average: a positive shares its bucket with a few images, and the table of the buckets stays small beside G."""
+SMALLEST_SPAN = 1e-30
+"""Of a query whose positives are all equally far: the buckets' width stays above 0."""
 
 
 @dataclass(frozen=True)
@@ -43,78 +50,142 @@ def pairwise_distance(query: Tensor, gallery: Tensor) -> Tensor:
     return squares.addmm_(query, gallery.T, alpha=-2).clamp_min_(0)
 
 
-def sort_keys(distance: Tensor) -> Tensor:
-    """(Q, G) int64 that order as (distance, gallery index) does: no two are equal, and ties go by gallery index."""
+def ignored_pairs(query_pid: Tensor, query_view: Tensor, gallery_pid: Tensor, gallery_view: Tensor) -> Tensor:
+    """(Q, G) bool: what the protocol takes out of a query's ranking, its own identity seen in its own view.
+
+    Args:
+        query_pid: (Q,) identities; `gallery_pid`: (G,).
+        query_view: (Q,) camera or scene, as the protocol says; `gallery_view`: (G,).
+    """
+    return (query_pid[:, None] == gallery_pid) & (query_view[:, None] == gallery_view)
+
+
+def order_bits(distance: Tensor) -> Tensor:
+    """The bits of float32 distances, none nan, as int64 in [-2^31, 2^31) that order as the distances do."""
     bits = (distance.float() + 0.0).view(torch.int32).long()  # + 0.0 makes -0.0 a 0.0
-    bits = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # negative floats order backwards in their bits
-    return (bits << 32) + torch.arange(distance.shape[1], device=distance.device)
+    return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # negative floats order backwards in their bits
 
 
 def positive_ranks(distance: Tensor, positive: Tensor, ignored: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each query's positives stand in its ranking.
+    """Where each query's positives stand in its ranking; equal distances go by gallery index.
 
     Args:
-        distance: (Q, G).
+        distance: (Q, G), finite.
         positive: (Q, G) bool, the matches; those that are ignored do not count.
         ignored: (Q, G) bool, taken out of the ranking.
 
     Returns:
         The 1-based ranks (Q, P), ascending, 0 where a query has fewer than P; and the counts of positives (Q,).
     """
+    distance = distance.float()
+    num_query, num_gallery = distance.shape
     positive = positive & ~ignored
-    counts = positive.sum(dim=1)
+    rows, columns = positive.nonzero(as_tuple=True)
+    counts = torch.bincount(rows, minlength=num_query)
     most = max(int(counts.max()), 1)
-    keys = sort_keys(distance).masked_fill_(ignored, LAST)
-    # Ascending keys of the positives, padded with LAST.
-    edges = keys.masked_fill(~positive, LAST).topk(most, dim=1, largest=False, sorted=True).values
-    # bin b of a gallery key: b positives have a smaller key. A positive's own bin is its position.
-    bins = torch.searchsorted(edges, keys)
-    filled = torch.zeros(len(keys), most + 1, dtype=torch.int64, device=keys.device)
-    filled.scatter_add_(1, bins, (~ignored).long())
-    ranks = filled.cumsum(dim=1)[:, :most]
-    exists = torch.arange(most, device=keys.device) < counts.unsqueeze(1)
-    return ranks * exists, counts
+
+    # Bucket 0 is nearer than every positive, the last one is farther or ignored. Rounding can move an image to a
+    # neighbouring bucket, but never past one that is farther: each step is monotone in the distance.
+    num_buckets = num_gallery // IMAGES_PER_BUCKET + 4
+    nearest, farthest = _span(distance[rows, columns], rows, num_query)
+    scale = (num_buckets - 3) / (farthest - nearest).clamp_min(SMALLEST_SPAN)
+    bucket = distance.sub(nearest[:, None]).mul_(scale[:, None]).add_(1).clamp_(0, num_buckets - 1)
+    bucket = bucket.masked_fill_(ignored, num_buckets - 1).long()
+    sizes = bucket.new_zeros((num_query, num_buckets), dtype=torch.int32)
+    sizes.scatter_add_(1, bucket, sizes.new_ones(1, 1).expand(num_query, num_gallery))
+    mixed = torch.zeros_like(sizes, dtype=torch.bool)
+    mixed[rows, bucket[rows, columns]] = True  # the buckets that hold a positive
+
+    # Sort what lies in those, by query, distance and (the sort is stable) gallery index.
+    rows, columns = mixed.gather(1, bucket).nonzero(as_tuple=True)  # (K,) each
+    order = ((rows << 32) + order_bits(distance[rows, columns])).argsort(stable=True)
+    rows, columns = rows[order], columns[order]
+
+    # In the sort, an image stands behind those of smaller mixed buckets, of its query and of the queries before; in its
+    # ranking, behind those of all smaller buckets of its query.
+    shift = sizes.cumsum(1) - (sizes * mixed).flatten().cumsum(0).view_as(sizes)
+    ranks = torch.arange(1, len(order) + 1, device=order.device) + shift[rows, bucket[rows, columns]]
+
+    matches = positive[rows, columns]  # by query, then by rank: ready to be laid out
+    rows, ranks = rows[matches], ranks[matches]
+    slots = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
+    padded = ranks.new_zeros(num_query, most)
+    padded[rows, slots] = ranks
+    return padded, counts
 
 
 def evaluate_ranking(
-    query: Tensor,
+    query_feat: Tensor,
     query_pid: Tensor,
     query_view: Tensor,
-    gallery: Tensor,
+    gallery_feat: Tensor,
     gallery_pid: Tensor,
     gallery_view: Tensor,
     *,
-    distance: Tensor | None = None,
+    chunk: int | None = None,
 ) -> RankingResult:
-    """Rank the gallery by distance for every query, leaving out what has its identity *and* its view.
+    """Rank the gallery for every query by squared Euclidean distance, leaving out what `ignored_pairs` names.
 
     Args:
-        query: (Q, E) features; `gallery`: (G, E).
+        query_feat: (Q, E) features; `gallery_feat`: (G, E).
         query_pid: (Q,) identities; `gallery_pid`: (G,).
         query_view: (Q,) camera or scene, as the protocol says; `gallery_view`: (G,).
-        distance: (Q, G), instead of the squared Euclidean distance of the features.
+        chunk: queries at a time; None chooses by CHUNK_ELEMENTS.
 
     Raises:
         UserError: no query has a valid match, or a feature is not finite.
     """
-    if not (torch.isfinite(query).all() and torch.isfinite(gallery).all()):
-        raise UserError("The features to be ranked hold nan or inf. The weights are broken, or SOLVER.AMP overflows: try off.")
-    chunk = max(1, CHUNK_ELEMENTS // max(1, len(gallery)))
+    if not (torch.isfinite(query_feat).all() and torch.isfinite(gallery_feat).all()):
+        raise UserError(
+            "The features to be ranked hold nan or inf. The weights are broken, or SOLVER.AMP overflows: try off."
+        )
+    labels = (query_pid, query_view, gallery_pid, gallery_view)
+    return _rank(lambda rows: pairwise_distance(query_feat[rows], gallery_feat), *labels, chunk=chunk)
+
+
+def rank_distances(
+    distance: Tensor,
+    query_pid: Tensor,
+    query_view: Tensor,
+    gallery_pid: Tensor,
+    gallery_view: Tensor,
+    *,
+    chunk: int | None = None,
+) -> RankingResult:
+    """`evaluate_ranking` by a matrix of distances (Q, G) that is there already (re-ranking)."""
+    return _rank(lambda rows: distance[rows], query_pid, query_view, gallery_pid, gallery_view, chunk=chunk)
+
+
+def _rank(
+    distance_of: Callable[[slice], Tensor],
+    query_pid: Tensor,
+    query_view: Tensor,
+    gallery_pid: Tensor,
+    gallery_view: Tensor,
+    *,
+    chunk: int | None,
+) -> RankingResult:
+    """Score every query; `distance_of` gives the rows (q, G) of the distances of some of them."""
+    num_gallery = max(1, len(gallery_pid))
+    chunk = chunk or max(1, CHUNK_ELEMENTS // num_gallery)
+    step = max(1, RANK_ELEMENTS.get(gallery_pid.device.type, CHUNK_ELEMENTS) // num_gallery)
     parts = []
-    for start in range(0, len(query), chunk):
-        rows = slice(start, start + chunk)
-        same_id = query_pid[rows, None] == gallery_pid
-        ignored = same_id & (query_view[rows, None] == gallery_view)
-        of_chunk = pairwise_distance(query[rows], gallery) if distance is None else distance[rows]
-        parts.append(_scores(*positive_ranks(of_chunk, same_id, ignored)))
+    for start in range(0, len(query_pid), chunk):
+        chunk_distance = distance_of(slice(start, start + chunk))
+        if not torch.isfinite(torch.stack(chunk_distance.aminmax())).all():
+            raise UserError("The distances to be ranked hold nan or inf: the features are broken or too large.")
+        for offset, distance in enumerate(chunk_distance.split(step)):
+            rows = slice(start + offset * step, start + offset * step + len(distance))
+            positive = query_pid[rows, None] == gallery_pid
+            ignored = ignored_pairs(query_pid[rows], query_view[rows], gallery_pid, gallery_view)
+            parts.append(_scores(*positive_ranks(distance, positive, ignored)))
     ap, first, inp = (torch.cat(values) for values in zip(*parts, strict=True))
     valid = first > 0
     if not valid.any():
         raise UserError(
             f"No query has a match in the gallery of another view. Query identities: {_some(query_pid)}; views: "
             f"{_some(query_view)}. Gallery identities: {_some(gallery_pid)}; views: {_some(gallery_view)}. An "
-            "identity must "
-            "be seen by at least two cameras (or scenes, as the protocol says)."
+            "identity must be seen by at least two cameras (or scenes, as the protocol says)."
         )
     ranks = torch.arange(MAX_RANK + 1, device=first.device)
     cmc = (first[valid].unsqueeze(1) <= ranks).double().mean(dim=0)
@@ -123,9 +194,16 @@ def evaluate_ranking(
         cmc=cmc.cpu(),
         mINP=inp[valid].mean().item(),
         ap=ap.masked_fill(~valid, torch.nan).cpu(),
-        num_queries=len(query),
+        num_queries=len(query_pid),
         num_valid_queries=int(valid.sum()),
     )
+
+
+def _span(distance: Tensor, rows: Tensor, num_query: int) -> tuple[Tensor, Tensor]:
+    """Smallest and largest (Q,) of the positives' distances, whose queries are `rows`; 0 for a query without one."""
+    zeros = distance.new_zeros(num_query)
+    nearest = zeros.scatter_reduce(0, rows, distance, "amin", include_self=False)
+    return nearest, zeros.scatter_reduce(0, rows, distance, "amax", include_self=False)
 
 
 def _scores(ranks: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:

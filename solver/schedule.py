@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import numpy as np
 import torch
 
 
@@ -18,26 +17,62 @@ def lr_factor(epoch: int, *, warmup_epochs: int, max_epochs: int, warmup_start: 
         return warmup_start + (1 - warmup_start) * epoch / warmup_epochs
     length = max_epochs - 1 - warmup_epochs
     progress = (epoch - warmup_epochs) / length if length > 0 else 0.0
-    return min_factor + (1 - min_factor) * 0.5 * (1 + math.cos(math.pi * progress))
+    return min_factor + (1 - min_factor) * _half_cosine(progress)
+
+
+def original_lr(
+    epoch: int, base_lr: float, *, warmup_epochs: int, max_epochs: int, warmup_lr: float, min_lr: float
+) -> float:
+    """The rate that the original code gives to a group of rate `base_lr` in its epoch `epoch`, without its noise.
+
+    During warm-up every group goes in a line from one and the same `warmup_lr` (0.1 x BASE_LR, seven times the CLIP
+    tower's own rate) to its own. The cosine to `min_lr`, an absolute rate as well, has been running since epoch 0, so
+    the rate drops when the warm-up ends; `min_lr` would be reached at epoch `max_epochs`. This is timm's
+    CosineLRScheduler with warmup_prefix=False.
+    """
+    if epoch < warmup_epochs:
+        return warmup_lr + (base_lr - warmup_lr) * epoch / warmup_epochs
+    return min_lr + (base_lr - min_lr) * _half_cosine(min(epoch / max_epochs, 1.0))
+
+
+def _half_cosine(progress: float) -> float:
+    """From 1 to 0 as `progress` goes from 0 to 1."""
+    return 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def lr_noise(epoch: int, seed: int, amplitude: float) -> float:
-    """The relative noise that DeMo puts on the rate of an epoch: normal, drawn again until within +-`amplitude`."""
-    generator = np.random.default_rng((seed, epoch))
-    while abs(noise := generator.standard_normal()) >= amplitude:
+    """The relative noise that DeMo puts on the rate of an epoch: normal, drawn again until within +-`amplitude`.
+
+    The same draws as timm's schedulers make with noise_seed=`seed` and noise_pct=`amplitude`.
+    """
+    generator = torch.Generator().manual_seed(seed + epoch)
+    while abs(noise := torch.randn(1, generator=generator).item()) >= amplitude:
         pass
-    return float(noise)
+    return noise
 
 
 class EpochSchedule:
-    """Sets each group's 'lr' to factor(epoch) x its 'base_lr'; keeps no state of its own."""
+    """Sets each group's 'lr' to factor(epoch) x rate(epoch, its 'base_lr'); keeps no state of its own.
 
-    def __init__(self, optimizer: torch.optim.Optimizer, factor: Callable[[int], float]) -> None:
+    Args:
+        optimizer: each of its groups has a 'base_lr'.
+        factor: what all groups share.
+        rate: what depends on the group's own rate (`original_lr`); by default that rate itself.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        factor: Callable[[int], float],
+        *,
+        rate: Callable[[int, float], float] = lambda epoch, base_lr: base_lr,
+    ) -> None:
         self.optimizer = optimizer
         self.factor = factor
+        self.rate = rate
 
     def set_epoch(self, epoch: int) -> None:
         """Set the rates that hold during `epoch` (from 0)."""
         factor = self.factor(epoch)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
+            group["lr"] = factor * self.rate(epoch, group["base_lr"])

@@ -5,24 +5,30 @@ import pytest
 import torch
 
 from engine import metrics
-from engine.metrics import evaluate_ranking, pairwise_distance, positive_ranks, sort_keys
+from engine.metrics import (
+    evaluate_ranking,
+    ignored_pairs,
+    order_bits,
+    pairwise_distance,
+    positive_ranks,
+    rank_distances,
+)
 from utils.errors import UserError
 
 
-def rank(distance, query_pid, query_view, gallery_pid, gallery_view):
-    """Rank by a distance matrix alone."""
-    distance = torch.tensor(distance)
-    features = [torch.zeros(size, 1) for size in distance.shape]
-    labels = [torch.tensor(values) for values in (query_pid, query_view, gallery_pid, gallery_view)]
-    return evaluate_ranking(features[0], *labels[:2], features[1], *labels[2:], distance=distance)
+def rank(distance, query_pid, query_view, gallery_pid, gallery_view, **options):
+    """`rank_distances` of plain lists or arrays."""
+    labels = [torch.as_tensor(values) for values in (query_pid, query_view, gallery_pid, gallery_view)]
+    return rank_distances(torch.as_tensor(distance), *labels, **options)
 
 
 def test_ap_cmc_and_minp_by_hand():
-    """Query 0 (id 1, view 0): ranking 2x 1 2 1 -> positives at 2 and 4, after the own view is dropped.
+    """gallery:  a: id 1 view 0, b: id 2 view 1, c: id 1 view 1, d: id 2 view 1, e: id 1 view 1
 
-    gallery:  a: id 1 view 0 (ignored), b: id 2, c: id 1 view 1, d: id 2, e: id 1 view 1
-    query 0 sees b (.1), c (.2), d (.3), e (.4): AP = (1/2 + 2/4) / 2 = 0.5, first at 2, INP = 2/4.
-    query 1 (id 2, view 0) sees d (.1), e (.2), c (.3), b (.4), a (.5): AP = (1/1 + 2/4) / 2 = 0.75, first 1, INP = 2/4.
+    query 0 (id 1, view 0) does not see a (own view); b (.1), c (.2), d (.3), e (.4): positives c at 2 and e at 4,
+        AP = (1/2 + 2/4) / 2 = 0.5, first match at 2, INP = 2/4.
+    query 1 (id 2, view 0) sees d (.1), e (.2), c (.3), b (.4), a (.5): positives d at 1 and b at 4,
+        AP = (1/1 + 2/4) / 2 = 0.75, first match at 1, INP = 2/4.
     """
     result = rank(
         [[0.0, 0.1, 0.2, 0.3, 0.4], [0.5, 0.4, 0.3, 0.1, 0.2]],
@@ -35,81 +41,176 @@ def test_ap_cmc_and_minp_by_hand():
     assert (result.num_queries, result.num_valid_queries) == (2, 2)
 
 
-def test_the_protocol_is_which_view_is_given():
-    """One person, same camera and another scene: a match by scene, none by camera."""
-    distance, pid = [[0.1, 0.2, 0.3]], [1, 2, 1]
-    by_scene = rank(distance, [1], [7], pid, [8, 8, 7])  # the third is of the query's scene: ignored
-    assert by_scene.mAP == 1
-    with pytest.raises(UserError, match=r"No query has a match.*Query identities: 1; views: 3"):
-        rank(distance, [1], [3], pid, [3, 3, 3])
+CAMERA = {"query": [0, 1], "gallery": [0, 1, 2, 0, 1]}
+SCENE = {"query": [5, 5], "gallery": [5, 6, 6, 6, 5]}
 
 
-def test_a_query_without_a_match_is_counted_and_not_scored():
-    result = rank([[0.1, 0.2], [0.1, 0.2]], [1, 9], [0, 0], [1, 2], [1, 1])
-    assert (result.mAP, result.num_queries, result.num_valid_queries) == (1.0, 2, 1)
-    assert torch.isnan(result.ap[1])
+@pytest.mark.parametrize(
+    ("view", "ap", "first", "inp"),
+    [
+        # Query 0 (id 7, camera 0) drops a and d; left b (7), c (8), e (8): b at 1: AP = 1, INP = 1.
+        # Query 1 (id 8, camera 1) drops e; left d (7), c (8), b (7), a (7): c at 2: AP = 1/2, INP = 1/2.
+        (CAMERA, [1.0, 1 / 2], [1, 2], [1.0, 1 / 2]),
+        # Query 0 (scene 5) drops a; left b (7), c (8), d (7), e (8): b at 1, d at 3: AP = (1 + 2/3) / 2, INP = 2/3.
+        # Query 1 (scene 5) drops e: as above.
+        (SCENE, [5 / 6, 1 / 2], [1, 2], [2 / 3, 1 / 2]),
+        # Query 0 in scene 6 drops b and d; left a (7), c (8), e (8): a at 1: AP = 1, INP = 1.
+        ({**SCENE, "query": [6, 5]}, [1.0, 1 / 2], [1, 2], [1.0, 1 / 2]),
+    ],
+)
+def test_the_protocol_is_which_view_is_given(view, ap, first, inp):
+    """The same images by camera and by scene: a (id 7), b (7), c (8), d (7), e (8)."""
+    distance = [[0.1, 0.2, 0.3, 0.4, 0.5], [0.9, 0.8, 0.7, 0.6, 0.5]]
+    result = rank(distance, [7, 8], view["query"], [7, 7, 8, 7, 8], view["gallery"])
+    assert result.ap.tolist() == pytest.approx(ap)
+    assert result.mAP == pytest.approx(sum(ap) / 2)
+    assert result.mINP == pytest.approx(sum(inp) / 2)
+    assert result.cmc[1:4].tolist() == [np.mean([f <= r for f in first]) for r in (1, 2, 3)]
+
+
+def test_ignored_are_same_identity_and_same_view():
+    labels = [torch.tensor(values) for values in ([1, 2], [0, 0], [1, 1, 2, 2], [0, 1, 0, 1])]
+    assert ignored_pairs(*labels).tolist() == [[True, False, False, False], [False, False, True, False]]
+
+
+def test_an_ignored_image_leaves_its_rank_to_the_next():
+    """Three ignored images are nearest, then a match, then another ignored one at the match's very distance."""
+    result = rank([[0.1, 0.1, 0.2, 0.3, 0.3, 0.9]], [1], [0], [1, 1, 1, 1, 1, 2], [0, 0, 0, 1, 0, 1])
+    assert (result.mAP, result.mINP, result.cmc[1].item()) == (1.0, 1.0, 1.0)
+
+
+def test_queries_without_a_match_are_counted_and_not_scored():
+    """Query 1's identity is not in the gallery, query 2's only in its own view; query 0 finds its own at rank 2."""
+    result = rank(torch.tensor([[0.2, 0.1, 0.3]]).repeat(3, 1), [1, 9, 2], [0, 0, 1], [1, 2, 3], [1, 1, 1])
+    assert (result.mAP, result.mINP, result.num_queries, result.num_valid_queries) == (0.5, 0.5, 3, 1)
+    assert result.cmc[1:3].tolist() == [0, 1]
+    assert result.ap.isnan().tolist() == [False, True, True]
+
+
+def test_no_query_with_a_match_names_identities_and_views():
+    with pytest.raises(
+        UserError,
+        match=r"No query has a match.*Query identities: 1; views: 3\. Gallery identities: 1, 2; views: 3, 4\..*cameras",
+    ):
+        rank([[0.1, 0.2, 0.3]], [1], [3], [1, 2, 1], [3, 4, 3])
 
 
 def test_ties_go_by_gallery_index():
     assert rank([[0.5, 0.5, 0.5]], [1], [0], [2, 1, 2], [1, 1, 1]).mAP == 0.5
     assert rank([[0.5, 0.5, 0.5]], [1], [0], [1, 2, 2], [1, 1, 1]).mAP == 1.0
+    # Matches at 0 and 3 of four equal ones: (1/1 + 2/4) / 2.
+    assert rank([[0.5, 0.5, 0.5, 0.5]], [1], [0], [1, 2, 2, 1], [1, 1, 1, 1]).mAP == 0.75
+    # -0.0 and 0.0 are one distance.
+    assert rank([[0.0, -0.0]], [1], [0], [1, 2], [1, 1]).mAP == 1.0
 
 
-def test_keys_order_as_distances_do():
-    values = torch.tensor([[-2.5, -0.0, 0.0, 1e-30, 3.0, -1e-9, torch.inf]])
-    order = sort_keys(values)[0].argsort()
-    assert order.tolist() == [0, 5, 1, 2, 3, 4, 6]
+def test_bits_order_as_distances_do():
+    values = torch.tensor([-torch.inf, -2.5, -1e-9, 0.0, 1e-45, 1e-30, 3.0, torch.inf])
+    bits = order_bits(values)
+    assert (bits.diff() > 0).all()
+    assert order_bits(torch.tensor(-0.0)) == order_bits(torch.tensor(0.0))
 
 
 def test_positive_ranks_pad_with_zero():
-    distance = torch.tensor([[3.0, 1.0, 2.0], [1.0, 2.0, 3.0]])
-    positive = torch.tensor([[True, False, True], [False, True, False]])
-    ranks, counts = positive_ranks(distance, positive, torch.zeros(2, 3, dtype=torch.bool))
-    assert ranks.tolist() == [[2, 3], [2, 0]] and counts.tolist() == [2, 1]
+    distance = torch.tensor([[3.0, 1.0, 2.0], [1.0, 2.0, 3.0], [1.0, 1.0, 1.0]])
+    positive = torch.tensor([[True, False, True], [False, True, False], [False, False, False]])
+    ignored = torch.tensor([[False, False, False], [True, False, False], [True, False, False]])
+    ranks, counts = positive_ranks(distance, positive, ignored)
+    assert ranks.tolist() == [[2, 3], [1, 0], [0, 0]] and counts.tolist() == [2, 1, 0]
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("levels", [2, 30, 10**6])  # 2: nearly all distances are equal
+def test_positive_ranks_equal_a_sort(scale, levels):
+    """Whatever the spread of the distances, an outlier among the positives included."""
+    rng = np.random.default_rng(levels)
+    distance = (rng.integers(0, levels, (25, 301)) / levels + 3).astype(np.float32) * np.float32(scale)
+    positive = rng.random(distance.shape) < 0.05
+    ignored = rng.random(distance.shape) < 0.05
+    distance[0, np.flatnonzero(positive[0])[0]] *= 1000
+    ranks, counts = positive_ranks(*map(torch.from_numpy, (distance, positive, ignored)))
+    for row in range(len(distance)):
+        order = [i for i in np.argsort(distance[row], kind="stable") if not ignored[row, i]]
+        expected = [place for place, i in enumerate(order, start=1) if positive[row, i]]
+        assert ranks[row, : counts[row]].tolist() == expected
+        assert not ranks[row, counts[row] :].any()
 
 
 def loop(distance, query_pid, query_view, gallery_pid, gallery_view):
     """The loop that ReID code bases share: sort, filter, cumulate, one query at a time."""
-    aps, firsts, inps = [], [], []
-    for q, row in enumerate(distance):
-        order = np.argsort(row, kind="stable")
-        keep = ~((gallery_pid[order] == query_pid[q]) & (gallery_view[order] == query_view[q]))
-        hits = (gallery_pid[order] == query_pid[q])[keep].astype(float)
+    indices = np.argsort(distance, axis=1, kind="stable")
+    matches = gallery_pid[indices] == query_pid[:, None]
+    aps, cmcs, inps = [], [], []
+    for q, order in enumerate(indices):
+        removed = (gallery_pid[order] == query_pid[q]) & (gallery_view[order] == query_view[q])
+        hits = matches[q][~removed]
         if not hits.any():
             continue
-        positions = np.flatnonzero(hits) + 1
-        aps.append(np.mean(np.arange(1, len(positions) + 1) / positions))
-        firsts.append(positions[0])
-        inps.append(len(positions) / positions[-1])
-    cmc = [np.mean(np.array(firsts) <= r) for r in range(1, 51)]
-    return np.mean(aps), cmc, np.mean(inps)
+        cumulated = hits.cumsum()
+        aps.append((cumulated / np.arange(1, len(hits) + 1) * hits).sum() / hits.sum())
+        cmcs.append(np.minimum(cumulated, 1)[:50])
+        inps.append(hits.sum() / (np.flatnonzero(hits)[-1] + 1))
+    return np.mean(aps), np.mean(cmcs, axis=0), np.mean(inps), len(aps)
 
 
-@pytest.mark.parametrize("chunk", [7 * 90, 2**24])
+@pytest.mark.parametrize("rank_elements", [7 * 90, 2**20])
+@pytest.mark.parametrize("chunk", [None, 1, 17])
 @pytest.mark.parametrize("decimals", [1, 6])  # 1: many ties
-def test_equals_the_usual_loop_whatever_the_chunk(monkeypatch, chunk, decimals):
-    monkeypatch.setattr(metrics, "CHUNK_ELEMENTS", chunk)
+def test_equals_the_usual_loop_whatever_the_chunks(monkeypatch, rank_elements, chunk, decimals):
+    monkeypatch.setattr(metrics, "RANK_ELEMENTS", {"cpu": rank_elements})
     rng = np.random.default_rng(0)
-    labels = [rng.integers(0, high, size) for high, size in ((12, 40), (3, 40), (12, 90), (3, 90))]
+    labels = [rng.integers(0, high, size) for high, size in ((12, 40), (3, 40), (11, 90), (3, 90))]
     distance = rng.random((40, 90)).round(decimals).astype(np.float32)
-    result = rank(distance, *labels)
-    mean_ap, cmc, minp = loop(distance, *labels)
+    result = rank(distance, *labels, chunk=chunk)
+    mean_ap, cmc, minp, valid = loop(distance, *labels)
     assert result.mAP == pytest.approx(mean_ap, abs=1e-12)
     assert result.mINP == pytest.approx(minp, abs=1e-12)
-    assert result.cmc[1:].tolist() == pytest.approx(cmc, abs=1e-12)
+    assert result.cmc[1:].tolist() == pytest.approx(cmc.tolist(), abs=1e-12)
+    assert (result.num_queries, result.num_valid_queries) == (40, valid) and valid < 40
 
 
-def test_features_are_ranked_by_euclidean_distance():
-    torch.manual_seed(0)
-    query, gallery = torch.randn(10, 16), torch.randn(30, 16)
-    torch.testing.assert_close(pairwise_distance(query, gallery), torch.cdist(query, gallery) ** 2, rtol=1e-4, atol=1e-4)
-    labels = [torch.randint(0, high, (size,)) for high, size in ((4, 10), (2, 10), (4, 30), (2, 30))]
-    by_features = evaluate_ranking(query, *labels[:2], gallery, *labels[2:])
-    expected, *_ = loop(torch.cdist(query, gallery).numpy(), *(label.numpy() for label in labels))
-    assert by_features.mAP == pytest.approx(expected, abs=1e-12)
+@pytest.mark.parametrize("chunk", [None, 3])
+def test_features_are_ranked_by_squared_euclidean_distance(chunk):
+    """Whole numbers, so that every distance is exact and ties are ties."""
+    rng = np.random.default_rng(1)
+    query, gallery = rng.integers(-2, 3, (10, 6)), rng.integers(-2, 3, (300, 6))
+    labels = [rng.integers(0, high, size) for high, size in ((4, 10), (2, 10), (4, 300), (2, 300))]
+    distance = ((query[:, None] - gallery) ** 2).sum(2)
+    features = [torch.from_numpy(x).half() for x in (query, gallery)]
+    assert pairwise_distance(*features).dtype == torch.float32
+    assert pairwise_distance(*features).tolist() == distance.tolist()
+    tensors = [torch.from_numpy(label) for label in labels]
+    result = evaluate_ranking(features[0], *tensors[:2], features[1], *tensors[2:], chunk=chunk)
+    mean_ap, cmc, minp, _ = loop(distance, *labels)
+    assert (result.mAP, result.mINP) == (pytest.approx(mean_ap, abs=1e-12), pytest.approx(minp, abs=1e-12))
+    assert result.cmc[1:].tolist() == pytest.approx(cmc.tolist(), abs=1e-12)
 
 
-def test_broken_features_are_refused():
-    pid = torch.tensor([1, 1])
-    with pytest.raises(UserError, match="nan or inf"):
-        evaluate_ranking(torch.full((2, 3), torch.nan), pid, pid, torch.ones(2, 3), pid, pid)
+def test_distance_of_equal_features_is_never_negative():
+    features = torch.randn(50, 64, generator=torch.Generator().manual_seed(0)) + 100
+    assert pairwise_distance(features, features).min() >= 0
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_broken_features_and_distances_are_refused(broken):
+    pid, views = torch.tensor([1, 1]), torch.tensor([[0, 0], [1, 1]])
+    good, bad = torch.ones(2, 3), torch.ones(2, 3).index_fill(0, torch.tensor([1]), broken)
+    for query, gallery in ((bad, good), (good, bad)):
+        with pytest.raises(UserError, match="features to be ranked hold nan or inf"):
+            evaluate_ranking(query, pid, views[0], gallery, pid, views[1])
+    with pytest.raises(UserError, match="distances to be ranked hold nan or inf"):
+        rank_distances(torch.tensor([[1.0, broken], [1.0, 1.0]]), pid, views[0], pid, views[1])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_ranks_on_the_card_equal_those_on_the_cpu():
+    generator = torch.Generator().manual_seed(0)
+    distance = torch.rand(60, 2000, generator=generator)
+    labels = [
+        torch.randint(0, high, (size,), generator=generator) for high, size in ((9, 60), (3, 60), (9, 2000), (3, 2000))
+    ]
+    on_cpu = rank_distances(distance, *labels)
+    on_card = rank_distances(distance.cuda(), *(label.cuda() for label in labels))
+    assert on_card.ap.tolist() == on_cpu.ap.tolist()
+    assert on_card.cmc.tolist() == on_cpu.cmc.tolist()
