@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint: python test_net.py --config_file F [--weights PATH] [--missing all or r,n,rt] [KEY VALUE ...]"""
+"""Evaluate a checkpoint: python test_net.py --config_file F [--weights PATH] [--missing all] [KEY VALUE ...]"""
 
 from __future__ import annotations
 

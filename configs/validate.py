@@ -337,8 +337,8 @@ def _check_places(model: CfgNode) -> None:
     for key in ("SDTPS_SPARSE_RATIO", "SDTPS_AGGR_RATIO"):
         if isinstance(model[key], list) and len(model[key]) != len(blocks):
             raise UserError(
-                f"MODEL.{key} is {model[key]} and MODEL.SDTPS_BLOCK {model.SDTPS_BLOCK}. Give one ratio, or a list with one "
-                "for each place."
+                f"MODEL.{key} is {model[key]} and MODEL.SDTPS_BLOCK {model.SDTPS_BLOCK}. Give one ratio, or a list "
+                "with one for each place."
             )
 
 

@@ -158,7 +158,7 @@ class Evaluator:
 
 
 def blank_tokens(model: ReIDModel, images: Tensor) -> Tensor:
-    """What `model.encode` makes of an empty image, by camera where the model tells cameras apart: (cameras, 1, L, W)."""
+    """What `model.encode` makes of an empty image, by camera where the model tells them apart: (cameras, 1, L, W)."""
     cameras = torch.arange(max(1, model.backbone.num_cameras), device=images.device)
     return model.encode(images.new_zeros(len(cameras), 1, *images.shape[2:]), cameras)
 

@@ -67,8 +67,8 @@ def _frozen_layers(model: CfgNode, backbone: ViTBackbone) -> int:
     """How many of the backbone's layers (embeddings, blocks, what comes after) are not trained."""
     if backbone.num_blocks < model.FREEZE_BLOCKS:
         raise UserError(
-            f"MODEL.FREEZE_BLOCKS is {model.FREEZE_BLOCKS}, but {backbone.name} has {backbone.num_blocks} blocks. Lower "
-            "it, or set MODEL.FROZEN: True to train nothing of the backbone."
+            f"MODEL.FREEZE_BLOCKS is {model.FREEZE_BLOCKS}, but {backbone.name} has {backbone.num_blocks} blocks. "
+            "Lower it, or set MODEL.FROZEN: True to train nothing of the backbone."
         )
     if model.FROZEN:
         return backbone.num_blocks + 2
@@ -83,13 +83,13 @@ def _build_selection(model: CfgNode, backbone: ViTBackbone) -> SDTPS | EarlySDTP
     early = blocks != [0]
     if early and backbone.has_rope:
         raise UserError(
-            f"MODEL.SDTPS_BLOCK is {model.SDTPS_BLOCK}, but {backbone.name} rotates its tokens by their place on the grid "
-            "in every block, and an aggregated token has none. Set it to 0, or take a backbone with learned positions."
+            f"MODEL.SDTPS_BLOCK is {model.SDTPS_BLOCK}, but {backbone.name} rotates its tokens by their place on "
+            "the grid in every block, and an aggregated token has none. Set it to 0, or take a backbone with learned positions."
         )
     if early and max(blocks) >= backbone.num_blocks:
         raise UserError(
-            f"MODEL.SDTPS_BLOCK is {model.SDTPS_BLOCK}, but {backbone.name} has {backbone.num_blocks} blocks. Allowed: 1 to "
-            f"{backbone.num_blocks - 1}, or 0 for after the last one."
+            f"MODEL.SDTPS_BLOCK is {model.SDTPS_BLOCK}, but {backbone.name} has {backbone.num_blocks} blocks. "
+            f"Allowed: 1 to {backbone.num_blocks - 1}, or 0 for after the last one."
         )
     num_tokens, stages = backbone.num_patches, {}
     for block, sparse_ratio, aggr_ratio in zip(blocks, sparse_ratios, aggr_ratios, strict=True):
@@ -108,8 +108,8 @@ def _build_sdtps(model: CfgNode, width: int, num_patches: int, sparse_ratio: flo
     if aggr_ratio * sparse_ratio * num_patches < 1:
         raise UserError(
             f"MODEL.SDTPS_AGGR_RATIO is {aggr_ratio} and MODEL.SDTPS_SPARSE_RATIO {sparse_ratio}: of {num_patches} "
-            f"patches {aggr_ratio * sparse_ratio * num_patches:.2f} would come out of the aggregation. Raise either until "
-            "at least one does."
+            f"patches {aggr_ratio * sparse_ratio * num_patches:.2f} would come out of the aggregation. Raise either "
+            "until at least one does."
         )
     return SDTPS(
         width,

@@ -3,7 +3,7 @@
 Selection after the last block saves nothing. Here 128 patches become 25 + 1 tokens after block k, and the blocks behind
 it run on these and the class token; only this makes the model cheaper (MODEL.SDTPS_BLOCK).
 
-Shapes: B batch, M modality, P prefix tokens (class and registers), N patches, T tokens left, W width inside, C width out.
+Shapes: B batch, M modality, P prefix tokens (class and registers), N patches, T tokens left, W width inside, C outside.
 """
 
 from __future__ import annotations

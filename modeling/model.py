@@ -54,7 +54,7 @@ class ReIDModel(nn.Module):
         pife: makes the globals of all branches from globals and patches.
         hdm: adds the branch 'moe', its seven features concatenated.
         atmoe: what the branch 'moe' makes of those features instead.
-        sdtps: adds the branch 'sdtps'; selects after the backbone, or inside it (`EarlySDTPS`), and then for all branches.
+        sdtps: adds the branch 'sdtps'; selects behind the backbone, or inside it (`EarlySDTPS`), then for all branches.
         drop_missing: an absent modality takes no part (MODEL.MISSING 'drop'); False: it is an empty image.
         feat: pattern that becomes the embedding: a branch, 'all' (the only branch where there is one), or 'auto'
             (sdtps where there is one, else all).
