@@ -84,7 +84,8 @@ def _build_selection(model: CfgNode, backbone: ViTBackbone) -> SDTPS | EarlySDTP
     if early and backbone.has_rope:
         raise UserError(
             f"MODEL.SDTPS_BLOCK is {model.SDTPS_BLOCK}, but {backbone.name} rotates its tokens by their place on "
-            "the grid in every block, and an aggregated token has none. Set it to 0, or take a backbone with learned positions."
+            "the grid in every block, and an aggregated token has none. Set it to 0, or take a backbone with learned "
+            "positions."
         )
     if early and max(blocks) >= backbone.num_blocks:
         raise UserError(
