@@ -194,7 +194,7 @@ def result_row(name: str, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def format_table(rows: list[dict[str, Any]]) -> str:
-    """Result rows as a table for the screen, a line per row and pattern."""
+    """Result rows as a table for the screen, a line per row and pattern; queries that are not scored are counted."""
     figures = ("mAP", "R1", "R5", "R10", "mINP")
     header = ["model", "feature", *figures]
     lines = [header]
@@ -209,4 +209,15 @@ def format_table(rows: list[dict[str, Any]]) -> str:
         for line in lines
     ]
     rule = "-" * len(rendered[0])
-    return "\n".join([rendered[0], rule, *rendered[1:]])
+    return "\n".join([rendered[0], rule, *rendered[1:], *_unscored(rows)])
+
+
+def _unscored(rows: list[dict[str, Any]]) -> list[str]:
+    """A line on the queries that no figure counts, where there are any."""
+    figures = next(iter(rows[0]["eval"].values()))
+    without = int(figures["queries_without_match"])
+    if not without:
+        return []
+    return [
+        f"{without} of {without + int(figures['queries'])} queries have no match in another view and are not scored."
+    ]
