@@ -69,8 +69,10 @@ def main(argv: list[str] | None = None) -> int:
         with logging_redirect_tqdm():
             signum = work(sweep, args)
     summary = write_report(sweep)
-    for sentence in [*summary["warnings"], *words.in_short(summary)]:
-        logger.info("%s", sentence)
+    for warning in summary["warnings"]:
+        logger.info("note: %s", warning)
+    for heading, items in words.in_short(summary):
+        logger.info("%s:\n  %s", heading, "\n  ".join(items))
     logger.info("Report: %s", sweep.folder / f"{REPORT}.html")
     if signum is not None:
         logger.info("Stopped; the same command continues.")

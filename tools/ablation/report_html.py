@@ -30,7 +30,7 @@ def render_html(summary: Summary) -> str:
         f"<h1>{escape(words.title(summary))}{tag}</h1>",
         f'<p class="soft">{compared}{f" {words.SYNTHETIC}" if synthetic else ""}</p>',
         *(f'<div class="note">{escape(warning)}</div>' for warning in summary["warnings"]),
-        '<div class="lead">' + "".join(f"<p>{escape(text)}</p>" for text in words.in_short(summary)) + "</div>",
+        _conclusions(summary),
         "<h2>Result</h2>",
         f'<div class="card">{chart}</div>' if chart else "",
         _main_table(summary),
@@ -61,6 +61,17 @@ def render_html(summary: Summary) -> str:
     )
 
 
+def _conclusions(summary: Summary) -> str:
+    rows = []
+    for heading, items in words.in_short(summary):
+        found = ""
+        for item in items:
+            name, _, finding = item.partition(": ")
+            found += f"<p><b>{escape(name)}</b>{escape(finding)}</p>"
+        rows.append(f"<dt>{escape(heading)}</dt><dd>{found}</dd>")
+    return f'<dl class="lead">{"".join(rows)}</dl>'
+
+
 def _main_table(summary: Summary) -> str:
     header = [
         ("variant", ""), ("feature", "text"), ("n", ""), ("mAP<br>last", ""), ("mAP<br>best", ""), ("R1<br>last", ""),
@@ -86,7 +97,7 @@ def _changes_table(summary: Summary) -> str:
     header = [("variant", ""), (f"keys that differ from {escape(summary['reference'])}", "text"), ("command", "text")]
     rows = []
     for variant in summary["variants"]:
-        changes = "<br>".join(f"<code>{escape(change)}</code>" for change in words.changes(variant))
+        changes = "".join(f'<code class="line">{escape(change)}</code>' for change in words.changes(variant))
         nothing = "the reference" if variant["reference"] else words.DASH
         cells = [
             _name(summary, variant),
@@ -186,4 +197,4 @@ def _verdict(cell: Mapping[str, Any] | None, variant: Mapping[str, Any]) -> str:
     text = f'<span class="{tone}">{escape(words.verdict(cell, reference=variant["reference"]))}</span>'
     for other in variant["identical_to"]:
         text += f'<br><span class="no-effect">no effect: same as {escape(other["name"])}</span>'
-    return f'<td class="text">{text}</td>'
+    return f'<td class="text verdict">{text}</td>'

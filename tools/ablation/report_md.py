@@ -21,7 +21,9 @@ def render_markdown(summary: Summary, pictures: Sequence[str] = ()) -> str:
         f"mAP of the headline feature after the last epoch, compared with `{summary['reference']}`; "
         f"{summary['finished']} of {summary['asked']} runs are finished."
     )
-    blocks.append("\n".join(f"- {_text(sentence)}" for sentence in words.in_short(summary)))
+    blocks.append(
+        "\n".join(f"- **{heading}**: {_text('; '.join(items))}" for heading, items in words.in_short(summary))
+    )
     blocks += ["## Result", _main_table(summary), _best_note(summary)]
     blocks += [f"![{name.partition('.')[0]}]({name})" for name in pictures]
     blocks += ["## What differs", _changes_table(summary), "## Cost", _cost_table(summary)]

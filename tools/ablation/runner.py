@@ -90,8 +90,11 @@ class Progress:
         """Look at the runs that may have moved on; `note` stands at the end of the bar."""
         for run in runs:
             self._done[run.name] = 0 if config_differences(run) else epochs_done(run.folder)
-        self._bar.set_postfix_str(note, refresh=False)
-        self._bar.update(sum(self._done.values()) - self._bar.n)
+        moved = sum(self._done.values()) - self._bar.n
+        if moved or note != self._bar.postfix:
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(moved)
+            self._bar.refresh()
 
     def close(self) -> None:
         """Leave the bar as it is."""

@@ -35,6 +35,8 @@ svg.chart .zero { stroke: var(--soft); stroke-width: 1.5; }
 svg.chart .curve { fill: none; stroke-width: 2; stroke-linejoin: round; }
 svg.chart .band { opacity: 0.15; stroke: none; }
 svg.chart .bar { stroke-width: 3; stroke-linecap: round; }
+svg.chart .tip { opacity: 0; }
+svg.chart .tip:hover { opacity: 1; }
 svg.chart .seed { fill: var(--soft); opacity: 0.55; }
 """
 
@@ -112,7 +114,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 def intervals(rows: Sequence[Interval], *, title: str, standalone: bool = False) -> str:
     """Differences on one axis around a line at zero: a dot for the mean, a bar for the interval, a speck per seed."""
     left, right, top, pitch = 170, 220, 34, 34
-    canvas = Canvas(960, top + pitch * len(rows) + 40)
+    canvas = Canvas(960, top + pitch * len(rows) + 26)
     values = [0.0, *(v for row in rows for v in (row.mean, row.low, row.high, *row.points) if v is not None)]
     margin = 0.06 * ((max(values) - min(values)) or 1.0)
     low, high = min(values) - margin, max(values) + margin
@@ -146,7 +148,7 @@ def intervals(rows: Sequence[Interval], *, title: str, standalone: bool = False)
 def curves(series: Sequence[Series], *, title: str, standalone: bool = False) -> str:
     """Means as lines, mean ± std as bands, epochs along the axis, names at the ends of the lines."""
     left, right, top, bottom = 44, 150, 34, 296
-    canvas = Canvas(620, 330)
+    canvas = Canvas(620, 340)
     canvas.add("text", title, x=0, y=14, class_="title")
     series = [line for line in series if line.x]
     if not series:
@@ -170,7 +172,8 @@ def curves(series: Sequence[Series], *, title: str, standalone: bool = False) ->
     for tick in ticks(first, last, 6):
         if tick == int(tick):
             canvas.add("text", f"{tick:g}", x=across(tick), y=bottom + 18, text_anchor="middle", class_="soft")
-    canvas.add("text", "epoch", x=canvas.width - right + 10, y=bottom + 18, class_="soft")
+    middle = (left + canvas.width - right) / 2
+    canvas.add("text", "epoch", x=middle, y=bottom + 36, text_anchor="middle", class_="soft")
     for line in series:
         upper = [(across(x), up(m + (s or 0))) for x, m, s in zip(line.x, line.mean, line.std, strict=True)]
         lower = [(across(x), up(m - (s or 0))) for x, m, s in zip(line.x, line.mean, line.std, strict=True)]
@@ -184,7 +187,7 @@ def curves(series: Sequence[Series], *, title: str, standalone: bool = False) ->
         for (x, y), epoch, mean, std in zip(points, line.x, line.mean, line.std, strict=True):
             spread = "" if std is None else f" ± {std:.2f}"
             tip = f"{line.name}, epoch {epoch:g}: {mean:.2f}{spread}"
-            canvas.add("circle", tip=tip, cx=x, cy=y, r=2.2, fill=colour(line.colour))
+            canvas.add("circle", tip=tip, cx=x, cy=y, r=4.0, class_="tip", fill=colour(line.colour))
     ends = [up(line.mean[-1]) for line in series]
     for line, y in zip(series, _spread(ends, 15.0, top, bottom), strict=True):
         style = f"fill:{colour(line.colour)}"  # a style, for the page's rule on text would win over an attribute

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from tools.ablation.stats import MAX_SEEDS
@@ -107,47 +107,34 @@ def is_synthetic(summary: Mapping[str, Any]) -> bool:
 SYNTHETIC = "Synthetic data: the figures compare variants of a method, they say nothing about real persons."
 
 
-def in_short(summary: Mapping[str, Any]) -> list[str]:
-    """The conclusions, a sentence for each kind of verdict."""
-    reference, groups = summary["reference"], {}
-    for variant in summary["variants"]:
-        cell = main_cell(variant)
-        if not variant["reference"] and cell:
-            groups.setdefault(cell["difference"]["verdict"], []).append((variant["name"], cell["difference"]))
+def in_short(summary: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """The conclusions: a heading for each kind of verdict, and what is said of each variant under it."""
+    reference = summary["reference"]
+    cells = {variant["name"]: main_cell(variant) for variant in summary["variants"] if not variant["reference"]}
+    pairs = {name: cell["difference"] for name, cell in cells.items() if cell}
+    headings = {
+        "higher": f"Higher than {reference}",
+        "lower": f"Lower than {reference}",
+        "uncorrected": f"Different from {reference} taken alone, not after Holm's correction for {len(pairs)}",
+        "indistinguishable": f"Not distinguishable from {reference}",
+        "equal": f"Equal to {reference}",
+        "untested": f"Not tested against {reference}",
+        "missing": "Nothing to compare",
+    }
     said = []
-    for code in ("higher", "lower"):
-        if code in groups:
-            said.append(f"{code.capitalize()} than {reference}: {_each(groups[code], difference)}.")
-    if "uncorrected" in groups:
-        said.append(
-            f"Different from {reference} taken alone, but not after Holm's correction for {_count(summary)} "
-            f"comparisons: {_each(groups['uncorrected'], difference)}."
-        )
-    if "indistinguishable" in groups:
-        group = groups["indistinguishable"]
-        said.append(
-            f"Not distinguishable from {reference} with {_seeds(group)}: {_each(group, difference)}. "
-            f"To see differences of this size takes about {_each(group, needed, ' for ', reverse=True)} seeds."
-        )
-    if "equal" in groups:
-        said.append(f"Equal to {reference} to the last digit: {', '.join(name for name, _ in groups['equal'])}.")
-    if "untested" in groups:
-        group = groups["untested"]
-        said.append(f"Not tested against {reference}: {_each(group, difference)}; {group[0][1]['words']}.")
-    return said or ["There is nothing to compare yet."]
+    for code, heading in headings.items():
+        items = [f"{name}: {_finding(pair)}" for name, pair in pairs.items() if pair["verdict"] == code]
+        if items:
+            said.append((heading, items))
+    return said or [("Nothing to compare", ["no variant beside the reference has a finished run"])]
 
 
-def _each(
-    group: Sequence[tuple[str, Mapping[str, Any]]], show: Any, between: str = " ", *, reverse: bool = False
-) -> str:
-    parts = [(name, show(pair)) for name, pair in group]
-    return ", ".join(f"{text}{between}{name}" if reverse else f"{name}{between}{text}" for name, text in parts)
-
-
-def _count(summary: Mapping[str, Any]) -> int:
-    return sum(not variant["reference"] and main_cell(variant) is not None for variant in summary["variants"])
-
-
-def _seeds(group: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-    counts = sorted({pair["n"] for _, pair in group})
-    return f"{' or '.join(map(str, counts))} seeds"
+def _finding(pair: Mapping[str, Any]) -> str:
+    """One comparison in a line."""
+    if "mean" not in pair:
+        return pair["words"]
+    if pair["p"] is None:
+        return f"{difference(pair)} ({pair['words']})"
+    resolve = f"; about {needed(pair)} seeds would resolve it" if pair["verdict"] == "indistinguishable" else ""
+    p = p_value(pair["p_holm"])
+    return f"{difference(pair)}, {pair['n']} seeds, p (Holm) {p if p[0] == '<' else f'= {p}'}{resolve}"
