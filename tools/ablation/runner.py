@@ -85,16 +85,18 @@ class Progress:
             unit="epoch",
             dynamic_ncols=True,
         )
+        self._note = ""
 
     def update(self, runs: Sequence[Run], note: str) -> None:
         """Look at the runs that may have moved on; `note` stands at the end of the bar."""
         for run in runs:
             self._done[run.name] = 0 if config_differences(run) else epochs_done(run.folder)
         moved = sum(self._done.values()) - self._bar.n
-        if moved or note != self._bar.postfix:
+        if moved or note != self._note:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(moved)
             self._bar.refresh()
+        self._note = note
 
     def close(self) -> None:
         """Leave the bar as it is."""
@@ -136,6 +138,8 @@ def run_all(runs: Sequence[Run], *, slots: Sequence[str | None], threads: int) -
             process.wait()
         return signal.SIGINT
     finally:
+        for process in active.values():
+            process.stop()
         progress.close()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tools.ablation.plan import Sweep, Variant, differences
 from tools.ablation.process import ROOT, now
-from tools.ablation.records import FINISHED, RunRecord, identical, read_run
+from tools.ablation.records import FINISHED, MISSING, RunRecord, identical, read_run
 from tools.ablation.stats import ALPHA, NO_SCIPY, POWER, holm, mean_std, paired_difference, scipy_stats, verdict
 
 HEADLINE = "headline"
@@ -171,8 +171,11 @@ def _warnings(sweep: Sweep, records: Sequence[RunRecord], same: Mapping[str, lis
     if len(sweep.seeds) == 1:
         warnings.append("One seed: there is no interval and no test, and no difference below means anything yet.")
     for record in records:
-        if record.status != FINISHED:
+        if record.status not in (FINISHED, MISSING):
             warnings.append(f"{record.run.name} is {record.status}: {record.message}. It is in no figure.")
+    if missing := [record.run.name for record in records if record.status == MISSING]:
+        verb = "is" if len(missing) == 1 else "are"
+        warnings.append(f"{len(missing)} of {len(records)} runs {verb} not started: {', '.join(missing)}.")
     names = [variant.name for variant in sweep.variants]
     for name, others in same.items():
         for other in others:
