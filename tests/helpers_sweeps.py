@@ -31,6 +31,7 @@ def write_run(run, score, *, best=None, headline="sdtps", weight=0.0, epochs=2):
             "epoch": epoch,
             "losses": {"total": 10.0 - value / 10},
             "samples_per_s": 50.0 + epoch,
+            "split": "test",
             "eval": figures(value - 1),
         }
         for epoch, value in scores.items()

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 import train_net
 from utils.errors import run_script
@@ -22,11 +23,12 @@ def start(tiny, folder):
     grids = [f"--grid={key}={','.join(map(str, values))}" for key, values in GRID.items()]
     command = [sys.executable, ROOT / "tools" / "ablate.py", "--config_file", tiny, *grids, "--seeds", "1,2"]
     command += ["--jobs", "2", "--output", folder, "SOLVER.MAX_EPOCHS", "2"]
-    return subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([*map(str, command)], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 @pytest.mark.slow
-def test_a_sweep_that_was_killed_reports_what_separate_runs_give(tiny, tmp_path, monkeypatch):
+def test_a_sweep_that_was_killed_reports_what_separate_runs_give(tiny, tmp_path, monkeypatch, request):
     folder = tmp_path / "sweep"
     process, until = start(tiny, folder), time.time() + 240
     while len(list(folder.glob("*/*/results.json"))) < 3:
@@ -41,6 +43,9 @@ def test_a_sweep_that_was_killed_reports_what_separate_runs_give(tiny, tmp_path,
     assert summary["finished"] == summary["asked"] == 8 and len(summary["variants"]) == 4
     assert all(run["starts"] <= 2 for variant in summary["variants"] for run in variant["runs"])
 
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as many as the sweep's runs had
+    request.addfinalizer(lambda: torch.set_num_threads(threads))
     for beta in GRID["MODEL.SDTPS_BETA"]:
         for ratio in GRID["MODEL.SDTPS_SPARSE_RATIO"]:
             name = f"SDTPS_BETA={beta},SDTPS_SPARSE_RATIO={ratio}"

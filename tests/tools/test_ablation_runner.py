@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -30,7 +31,8 @@ opts = argv[4:] if resume else argv[2:]
 cfg = get_cfg(argv[1], opts)
 out = Path(cfg.OUTPUT_DIR)
 signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
-(out / "config.yaml").write_text(cfg.dump())
+(out / "new").write_text(cfg.dump())
+(out / "new").replace(out / "config.yaml")
 env = {{name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TQDM_DISABLE")}}
 with open(out / "calls.jsonl", "a") as file:
     file.write(json.dumps({{"resume": resume, "env": env}}) + "\\n")
@@ -171,9 +173,14 @@ def test_command_lines_that_make_no_sense(tmp_path, argv, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_submit_without_submitit_says_what_to_install(tiny, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "submitit", None)
+def test_what_submitting_needs_is_named(tiny, tmp_path, monkeypatch):
     argv = ["--config_file", str(tiny), "--grid", "MODEL.SDTPS_BETA=0.1", "--output", str(tmp_path / "sweep")]
+    monkeypatch.setenv("PATH", str(tmp_path))  # no srun
+    with pytest.raises(UserError, match="submitit could not submit to slurm"):
+        main([*argv, "--submit", "slurm"])
+    with pytest.raises(UserError, match="--submit_set is 'gpu'"):
+        main([*argv, "--submit", "slurm", "--submit_set", "gpu"])
+    monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(UserError, match="pip install submitit"):
         main([*argv, "--submit", "slurm"])
 
@@ -181,7 +188,7 @@ def test_submit_without_submitit_says_what_to_install(tiny, tmp_path, monkeypatc
 @pytest.mark.slow
 def test_runs_can_be_submitted(tiny, tmp_path):
     argv = ["--config_file", str(tiny), "--grid", "MODEL.SDTPS_BETA=0.1", "--output", str(tmp_path / "sweep")]
-    submit = ["--seeds", "3", "--submit", "local", "--submit_set", "gpus_per_node=0", "--submit_set", "timeout_min=5"]
+    submit = ["--seeds", "3", "--submit", "local", "--submit_set", "timeout_min=5"]
     assert main([*argv, *submit, "SOLVER.MAX_EPOCHS", "2"]) == 0
     run = load_sweep(tmp_path / "sweep").runs[0]
     assert read_run(run).figure("last", "headline", "mAP") > 0 and len(read_state(run.folder)["starts"]) == 1

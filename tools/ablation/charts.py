@@ -34,5 +34,6 @@ def curve_chart(summary: Mapping[str, Any], name: str, *, standalone: bool = Fal
     for variant in sorted(summary["variants"], key=lambda v: not v["reference"]):
         curve = variant["curves"][name]
         lines.append(svg.Series(variant["name"], colours[variant["name"]], curve["epoch"], curve["mean"], curve["std"]))
-    title = {"mAP": "mAP of the headline feature", "loss": "Training loss"}[name]
+    split = f" on the {summary['evaluated_on'][0]} set" if len(summary["evaluated_on"]) == 1 else ""
+    title = {"mAP": f"mAP of the headline feature{split}", "loss": "Training loss"}[name]
     return svg.curves(lines, title=f"{title}, mean ± std over seeds", standalone=standalone)

@@ -195,6 +195,6 @@ def _name(summary: Summary, variant: Mapping[str, Any]) -> str:
 def _verdict(cell: Mapping[str, Any] | None, variant: Mapping[str, Any]) -> str:
     tone = "reference-word" if variant["reference"] else cell["difference"]["verdict"] if cell else "missing"
     text = f'<span class="{tone}">{escape(words.verdict(cell, reference=variant["reference"]))}</span>'
-    for other in variant["identical_to"]:
-        text += f'<br><span class="no-effect">no effect: same as {escape(other["name"])}</span>'
+    for remark in words.no_effect(variant):
+        text += f'<br><span class="no-effect">{escape(remark)}</span>'
     return f'<td class="text verdict">{text}</td>'

@@ -56,7 +56,7 @@ def _main_table(summary: Summary) -> str:
         rows.append([
             f"**{variant['name']}**", variant["headline"] or words.DASH, variant["n"], *figures, words.difference(pair),
             words.p_value((pair or {}).get("p_holm")), words.needed(pair),
-            words.verdict(cell, reference=variant["reference"]),
+            "<br>".join([words.verdict(cell, reference=variant["reference"]), *words.no_effect(variant)]),
         ])  # fmt: skip
     return _table([*header, "p (Holm)", "seeds needed", "verdict"], rows)
 

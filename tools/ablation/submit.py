@@ -52,7 +52,7 @@ def submit_all(runs: Sequence[Run], *, cluster: str, folder: Path, settings: Seq
         cluster: 'slurm', or 'local' for processes on this machine.
         folder: where submitit writes, on a disk that the jobs see.
         settings: 'NAME=VALUE' of submitit's AutoExecutor, such as slurm_partition=gpu or timeout_min=600.
-        jobs: how many may run at the same time; None leaves it to the cluster.
+        jobs: how many Slurm may run at the same time; None leaves it to the cluster.
 
     Raises:
         UserError: submitit is not installed, there is no such cluster, or it refuses a setting.
@@ -61,8 +61,9 @@ def submit_all(runs: Sequence[Run], *, cluster: str, folder: Path, settings: Seq
         import submitit
     except ImportError as error:
         raise UserError("--submit needs submitit, which is not installed: pip install submitit.") from error
-    parameters: dict[str, Any] = {"name": "ablate", "gpus_per_node": 1, "cpus_per_task": 4, "timeout_min": 24 * 60}
-    parameters |= {"slurm_array_parallelism": jobs} if jobs else {}
+    parameters: dict[str, Any] = {"name": "ablate", "timeout_min": 24 * 60}
+    if cluster == "slurm":
+        parameters |= {"gpus_per_node": 1, "cpus_per_task": 4} | ({"slurm_array_parallelism": jobs} if jobs else {})
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def summarize(sweep: Sweep) -> dict[str, Any]:
         "data_set": next((result["data_set"] for result in results), reference.config["DATASETS.NAMES"]),
         "reference": sweep.reference,
         "seeds": list(sweep.seeds),
-        "max_epochs": sorted({run.max_epochs for run in sweep.runs}),
+        "evaluated_on": _unique(line["split"] for r in records for line in r.epochs if "split" in line),
         "chosen_on": _chosen_on(results),
         "finished": sum(record.status == FINISHED for record in records),
         "asked": len(records),
@@ -224,6 +224,7 @@ def _environment(
         "machine": _unique(start["machine"] for start in sweep.starts),
         "threads per run": _unique(str(start["threads"]) for start in starts),
         "runs at a time": _unique(str(start["jobs"]) for start in sweep.starts),
+        "epochs": _unique(str(run.max_epochs) for run in sweep.runs),
         "started": _unique(start["time"] for start in sweep.starts),
     }
 
@@ -251,5 +252,5 @@ def _version(package: str) -> str:
     return version(package)
 
 
-def _unique(values: Any) -> list[str]:
+def _unique(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(values))

@@ -64,6 +64,11 @@ def needed(pair: Mapping[str, Any] | None) -> str:
     return f"> {MAX_SEEDS}" if pair["seeds_needed"] is None else str(pair["seeds_needed"])
 
 
+def no_effect(variant: Mapping[str, Any]) -> list[str]:
+    """A remark for every variant that ended bit by bit the same."""
+    return [f"no effect: same as {other['name']}" for other in variant["identical_to"]]
+
+
 def verdict(cell: Mapping[str, Any] | None, *, reference: bool) -> str:
     """What may be said of a row."""
     if reference:
