@@ -171,7 +171,7 @@ def test_runs_that_are_not_finished_are_named_and_in_no_figure(tmp_path):
     said = "\n".join(summary["warnings"])
     assert "full/seed1 is failed: exit code 2: no | weights (epoch 2 of 20)" in said
     assert "1 of 9 runs is not started: noisy/seed1" in said
-    assert "plain/seed2 is incomplete: stopped at epoch 2 of 20" in said
+    assert "plain/seed2 is incomplete: at epoch 2 of 20" in said
     assert "full/seed2 is other configuration: the folder holds a run with SOLVER.MAX_EPOCHS 2 instead of 20" in said
     pair = variant(summary, "noisy")["features"]["headline"]["last"]["mAP"]["difference"]
     assert list(pair["by_seed"]) == ["3"], "the only seed that both have"

@@ -35,5 +35,5 @@ def curve_chart(summary: Mapping[str, Any], name: str, *, standalone: bool = Fal
         curve = variant["curves"][name]
         lines.append(svg.Series(variant["name"], colours[variant["name"]], curve["epoch"], curve["mean"], curve["std"]))
     split = f" on the {summary['evaluated_on'][0]} set" if len(summary["evaluated_on"]) == 1 else ""
-    title = {"mAP": f"mAP of the headline feature{split}", "loss": "Training loss"}[name]
+    title = {"mAP": f"mAP of the headline feature{split}", "loss": "Total training loss of all heads"}[name]
     return svg.curves(lines, title=f"{title}, mean ± std over seeds", standalone=standalone)

@@ -57,7 +57,7 @@ def read_run(run: Run) -> RunRecord:
     if state.get("exit_code") not in (None, 0, *STOPPED):
         return RunRecord(run, FAILED, f"{state['message']} ({at})", epochs=epochs, state=state)
     if epochs or state:
-        return RunRecord(run, INCOMPLETE, f"stopped at {at}", epochs=epochs, state=state)
+        return RunRecord(run, INCOMPLETE, f"at {at}", epochs=epochs, state=state)
     return RunRecord(run, MISSING, "not started")
 
 

@@ -107,8 +107,8 @@ def run_all(runs: Sequence[Run], *, slots: Sequence[str | None], threads: int) -
     """Bring every run to its end that is not there yet; those that fail do not stop the rest.
 
     Returns:
-        The signal that stopped the sweep, or None. After the first signal the runs save and stop; a second one is
-        passed on as well and ends them at once.
+        The signal that stopped the sweep, or None. After the first signal the runs save and stop; a second one kills
+        them, which costs what they did since their last checkpoint.
     """
     pending = deque(run for run in runs if not is_finished(run))
     logger.info("%d runs, %d of them finished; %d at a time.", len(runs), len(runs) - len(pending), len(slots))

@@ -96,10 +96,12 @@ class Canvas:
     def render(self, label: str, *, standalone: bool) -> str:
         """The picture; `standalone` brings its own colours, for a file that is not part of a page."""
         style = f"<style>{theme()}{STYLE}</style>" if standalone else ""
-        back = '<rect width="100%" height="100%" fill="var(--card)"/>' if standalone else ""
+        pad = 20 if standalone else 0
+        box = f"{-pad} {-pad} {self.width + 2 * pad} {self.height + 2 * pad}"
+        back = f'<rect x="{-pad}" y="{-pad}" width="100%" height="100%" fill="var(--card)"/>' if standalone else ""
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" role="img" aria-label="{escape(label)}" '
-            f'viewBox="0 0 {self.width} {self.height}" width="{self.width}">{style}{back}{"".join(self.parts)}</svg>'
+            f'viewBox="{box}" width="{self.width + 2 * pad}">{style}{back}{"".join(self.parts)}</svg>'
         )
 
 
