@@ -48,7 +48,7 @@ def test_a_sweep_that_was_killed_reports_what_separate_runs_give(tiny, tmp_path,
     request.addfinalizer(lambda: torch.set_num_threads(threads))
     for beta in GRID["MODEL.SDTPS_BETA"]:
         for ratio in GRID["MODEL.SDTPS_SPARSE_RATIO"]:
-            name = f"SDTPS_BETA={beta},SDTPS_SPARSE_RATIO={ratio}"
+            name = f"BETA={beta},SPARSE_RATIO={ratio}"
             reported = next(variant for variant in summary["variants"] if variant["name"] == name)
             for seed in SEEDS:
                 out = tmp_path / "separate" / name / str(seed)

@@ -34,6 +34,20 @@ def test_a_grid_is_every_combination():
 
 
 @pytest.mark.parametrize(
+    ("keys", "name"),
+    [
+        (["MODEL.SDTPS_BETA"], "SDTPS_BETA=1"),
+        (["MODEL.SDTPS_BETA", "MODEL.SDTPS_SPARSE_RATIO"], "BETA=1,SPARSE_RATIO=1"),
+        (["MODEL.SDTPS_BETA", "SOLVER.BASE_LR"], "SDTPS_BETA=1,BASE_LR=1"),
+        (["SOLVER.SEEN", "SOLVER.SEER"], "SEEN=1,SEER=1"),
+        (["SOLVER.IMS_PER_BATCH", "TEST.IMS_PER_BATCH"], "SOLVER.IMS_PER_BATCH=1,TEST.IMS_PER_BATCH=1"),
+    ],
+)
+def test_names_of_a_grid_are_short_and_tell_its_keys_apart(keys, name):
+    assert list(grid_variants([f"{key}=1" for key in keys])) == [name]
+
+
+@pytest.mark.parametrize(
     ("grids", "message"),
     [
         (["MODEL.SDTPS_BETA"], "--grid is 'MODEL.SDTPS_BETA'"),

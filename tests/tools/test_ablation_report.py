@@ -90,7 +90,7 @@ def test_the_page_is_well_formed_and_needs_no_network(sweep):
 
     class Nesting(HTMLParser):
         def handle_starttag(self, tag, attrs):
-            opened.append(tag) if tag not in ("meta", "br") else None
+            opened.append(tag) if tag not in ("meta", "br", "wbr") else None
             assert not {name for name, _ in attrs} & {"src", "onload"}
 
         def handle_endtag(self, tag):
@@ -125,6 +125,11 @@ def test_labels_keep_their_distance_and_their_order():
     assert heights == [50.0, 20.0, 35.0, 99.0]
     crowded = list(svg._spread([100.0, 100.0, 100.0], 15.0, 0.0, 100.0))
     assert crowded == [70.0, 85.0, 100.0]
+
+
+def test_long_names_keep_both_ends():
+    assert svg._shorten("abcdefgh", 8) == "abcdefgh"
+    assert svg._shorten("abcdefghi", 8) == "abc…fghi"
 
 
 def test_a_key_without_effect_is_flagged(tmp_path):

@@ -87,7 +87,7 @@ def difference(low, high, *, seeds=3):
         (difference(0, 2), 0.05, "indistinguishable", "not distinguishable with 3 seeds"),
         (difference(1, 2), 0.01, "higher", "higher with 3 seeds"),
         (difference(-2, -1, seeds=5), 0.01, "lower", "lower with 5 seeds"),
-        (difference(1, 2), 0.08, "uncorrected", "higher with 3 seeds taken alone, not after Holm's correction"),
+        (difference(1, 2), 0.08, "uncorrected", "higher with 3 seeds taken alone, not after Holm"),
         (Difference({1: 2.0}, 2.0, None), None, "untested", "one seed: no interval, nothing can be said"),
         (Difference({1: 2.0, 2: 2.0}, 2.0, 0.0), None, "untested", "the same difference in 2 seeds: no test"),
         (Difference({1: 0.0, 2: 0.0}, 0.0, 0.0), None, "equal", "equal to the last digit in 2 seeds"),

@@ -145,8 +145,7 @@ def grid_variants(grids: Sequence[str]) -> dict[str, dict[str, Any]]:
         if key in axes:
             raise UserError(f"--grid names {key} twice. List all of its values in one: {key}=VALUE,VALUE,...")
         axes[key] = values
-    last_words = [key.rpartition(".")[2] for key in axes]
-    labels = [word if last_words.count(word) == 1 else key for word, key in zip(last_words, axes, strict=True)]
+    labels = _labels([*axes])
     variants: dict[str, dict[str, Any]] = {}
     for values in itertools.product(*axes.values()):
         words = (NOT_IN_NAMES.sub("_", value) for value in values)
@@ -155,6 +154,17 @@ def grid_variants(grids: Sequence[str]) -> dict[str, dict[str, Any]]:
             raise UserError(f"--grid has {name} twice. Give each value once.")
         variants[name] = dict(zip(axes, values, strict=True))
     return variants
+
+
+def _labels(keys: Sequence[str]) -> list[str]:
+    """Short names of keys: without their sections and the words that all begin with; whole where that is ambiguous."""
+    last = [key.rpartition(".")[2] for key in keys]
+    if len(set(last)) < len(last):
+        return list(keys)
+    words = [name.split("_") for name in last]
+    columns = zip(*(name[:-1] for name in words), strict=False)
+    shared = sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns)) if len(keys) > 1 else 0
+    return ["_".join(name[shared:]) for name in words]
 
 
 def read_variants(path: Path) -> tuple[dict[str, dict[str, Any]], str | None]:

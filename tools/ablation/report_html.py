@@ -189,7 +189,8 @@ def _figure(cell: Mapping[str, Any] | None) -> str:
 
 def _name(summary: Summary, variant: Mapping[str, Any]) -> str:
     colour = svg.colour(series_colours(summary)[variant["name"]])
-    return f'<td class="name"><span class="dot" style="background:{colour}"></span>{escape(variant["name"])}</td>'
+    name = escape(variant["name"]).replace(",", ",<wbr>")  # a grid's names are long
+    return f'<td class="name"><span class="dot" style="background:{colour}"></span>{name}</td>'
 
 
 def _verdict(cell: Mapping[str, Any] | None, variant: Mapping[str, Any]) -> str:

@@ -121,5 +121,5 @@ def verdict(difference: Difference | None, p_holm: float | None) -> tuple[str, s
         return "indistinguishable", f"not distinguishable with {n}"
     way = "higher" if difference.mean > 0 else "lower"
     if p_holm is not None and p_holm >= ALPHA:
-        return "uncorrected", f"{way} with {n} taken alone, not after Holm's correction"
+        return "uncorrected", f"{way} with {n} taken alone, not after Holm"
     return way, f"{way} with {n}"

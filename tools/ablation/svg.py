@@ -115,7 +115,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 def intervals(rows: Sequence[Interval], *, title: str, standalone: bool = False) -> str:
     """Differences on one axis around a line at zero: a dot for the mean, a bar for the interval, a speck per seed."""
-    left, right, top, pitch = 170, 220, 34, 34
+    left, right, top, pitch = _label_width([row.name for row in rows], 40), 220, 34, 34
     canvas = Canvas(960, top + pitch * len(rows) + 26)
     values = [0.0, *(v for row in rows for v in (row.mean, row.low, row.high, *row.points) if v is not None)]
     margin = 0.06 * ((max(values) - min(values)) or 1.0)
@@ -135,7 +135,7 @@ def intervals(rows: Sequence[Interval], *, title: str, standalone: bool = False)
         tone = {"higher": "var(--good)", "lower": "var(--bad)", "uncorrected": "var(--warn)"}.get(
             row.verdict, "var(--c0)"
         )
-        canvas.add("text", _shorten(row.name, 26), tip=row.name, x=left - 12, y=y + 4, text_anchor="end")
+        canvas.add("text", _shorten(row.name, 40), tip=row.name, x=left - 12, y=y + 4, text_anchor="end")
         for point in row.points:
             canvas.add(
                 "circle", tip=f"{row.name}, one seed: {point:+.2f}", cx=at(point), cy=y + 9, r=2.2, class_="seed"
@@ -149,7 +149,7 @@ def intervals(rows: Sequence[Interval], *, title: str, standalone: bool = False)
 
 def curves(series: Sequence[Series], *, title: str, standalone: bool = False) -> str:
     """Means as lines, mean ± std as bands, epochs along the axis, names at the ends of the lines."""
-    left, right, top, bottom = 44, 150, 34, 296
+    left, right, top, bottom = 44, _label_width([line.name for line in series], 28), 34, 296
     canvas = Canvas(620, 340)
     canvas.add("text", title, x=0, y=14, class_="title")
     series = [line for line in series if line.x]
@@ -193,7 +193,7 @@ def curves(series: Sequence[Series], *, title: str, standalone: bool = False) ->
     ends = [up(line.mean[-1]) for line in series]
     for line, y in zip(series, _spread(ends, 15.0, top, bottom), strict=True):
         style = f"fill:{colour(line.colour)}"  # a style, for the page's rule on text would win over an attribute
-        canvas.add("text", _shorten(line.name, 20), tip=line.name, x=canvas.width - right + 10, y=y + 4, style=style)
+        canvas.add("text", _shorten(line.name, 28), tip=line.name, x=canvas.width - right + 10, y=y + 4, style=style)
     return canvas.render(title, standalone=standalone)
 
 
@@ -216,5 +216,13 @@ def _points(points: Sequence[tuple[float, float]]) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
 
 
+def _label_width(names: Sequence[str], longest: int) -> int:
+    """Pixels that the longest name takes, cut to `longest` characters, with a margin."""
+    return 28 + round(7.4 * max((min(len(name), longest) for name in names), default=0))
+
+
 def _shorten(name: str, length: int) -> str:
-    return name if len(name) <= length else f"{name[: length - 1]}…"
+    """The two ends of a name, for those of a grid end on a value."""
+    if len(name) <= length:
+        return name
+    return f"{name[: (length - 1) // 2]}…{name[-(length // 2) :]}"

@@ -120,7 +120,7 @@ def in_short(summary: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     headings = {
         "higher": f"Higher than {reference}",
         "lower": f"Lower than {reference}",
-        "uncorrected": f"Different from {reference} taken alone, not after Holm's correction for {len(pairs)}",
+        "uncorrected": f"Different from {reference} taken alone, not after Holm's correction",
         "indistinguishable": f"Not distinguishable from {reference}",
         "equal": f"Equal to {reference}",
         "untested": f"Not tested against {reference}",
@@ -140,6 +140,6 @@ def _finding(pair: Mapping[str, Any]) -> str:
         return pair["words"]
     if pair["p"] is None:
         return f"{difference(pair)} ({pair['words']})"
-    resolve = f"; about {needed(pair)} seeds would resolve it" if pair["verdict"] == "indistinguishable" else ""
+    resolve = f"; about {needed(pair)} seeds to resolve it" if pair["verdict"] == "indistinguishable" else ""
     p = p_value(pair["p_holm"])
     return f"{difference(pair)}, {pair['n']} seeds, p (Holm) {p if p[0] == '<' else f'= {p}'}{resolve}"
