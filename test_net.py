@@ -41,6 +41,7 @@ def main() -> int:
     device = resolve_device(cfg.MODEL.DEVICE)
     weights = Path(args.weights or cfg.TEST.WEIGHT or Path(cfg.OUTPUT_DIR) / BEST)
     content = load_checkpoint(weights)
+    folder = RunFolder(cfg.OUTPUT_DIR)  # before the evaluation, lest its result had nowhere to go
 
     data = build_data(cfg)
     model = build_model(
@@ -53,7 +54,6 @@ def main() -> int:
     model.to(device)
     record = build_evaluator(cfg, data.test, model, device)(model)
     row = result_row(weights.name, {"epoch": content.get("epoch"), **record})
-    folder = RunFolder(cfg.OUTPUT_DIR)
     folder.write_results({"weights": str(weights), "headline": model.feat, "rows": [row]}, name=TEST_RESULTS)
     logger.info("%s\nFigures: %s", format_table([row]), folder.path / TEST_RESULTS)
     return 0

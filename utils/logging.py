@@ -8,6 +8,15 @@ import warnings
 from pathlib import Path
 
 
+class _LogFile(logging.FileHandler):
+    """Goes without lines that a full disk refuses; what the run cannot go without raises where it is written."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Print logging's traceback for anything else."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
 def setup_logging(log_file: Path | None = None) -> None:
     """Send log lines of level INFO to stdout and, with the time, to `log_file` (appended). Warnings go there too."""
     root = logging.getLogger()
@@ -19,7 +28,7 @@ def setup_logging(log_file: Path | None = None) -> None:
     screen.setFormatter(logging.Formatter("%(message)s"))
     root.addHandler(screen)
     if log_file is not None:
-        file = logging.FileHandler(log_file, encoding="utf-8")
+        file = _LogFile(log_file, encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         root.addHandler(file)
     warnings.showwarning = lambda message, *_args, **_kwargs: logging.getLogger("warnings").info("warning: %s", message)
