@@ -57,7 +57,7 @@ MAX_TEXT = 4096
 
 def is_off(value: Any) -> bool:
     """Whether a value of the original's says 'off': False, 0, 'no', 'off', 'nothing', 'None', ''."""
-    return not value or str(value).lower() in FALSE_WORDS | {"none", "nothing", "0"}
+    return not value or (isinstance(value, str) and value.lower() in FALSE_WORDS | {"none", "nothing", "0"})
 
 
 def literal(value: Any) -> Any:
@@ -91,7 +91,7 @@ def coerce(key: str, value: Any, default: Any) -> Any:
     if isinstance(default, bool):
         if isinstance(parsed, (bool, int)) and parsed in (0, 1):
             return bool(parsed)
-        word = str(parsed).lower()
+        word = parsed.lower() if isinstance(parsed, str) else ""
         if word in TRUE_WORDS | FALSE_WORDS:
             return word in TRUE_WORDS
         raise UserError(f"{key} is {got}, which is not a switch. Allowed: True or False (also yes/no, on/off, 1/0).")
@@ -111,7 +111,8 @@ def coerce(key: str, value: Any, default: Any) -> Any:
         return [coerce(f"{key}[{i}]", item, default[i]) for i, item in enumerate(items)]
     if isinstance(parsed, (list, tuple)) and len(parsed) == 1:  # NAMES: ['RGBNT201']
         parsed = parsed[0]
-    if parsed is None or isinstance(parsed, (dict, list, tuple)):
+    too_long = isinstance(value, int) and abs(value) >= 2**63
+    if parsed is None or isinstance(parsed, (dict, list, tuple)) or too_long:
         raise UserError(f"{key} is {got}, which is not text. Its default is {default!r}.")
     text = parsed if isinstance(parsed, str) else str(value)
     if len(text) > MAX_TEXT or not text.isprintable():

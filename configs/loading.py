@@ -33,7 +33,7 @@ def get_cfg(config_file: str | Path | None = None, opts: Sequence[Any] = ()) -> 
     cfg = _C.clone()
     settings = _read_yaml(Path(config_file)) if config_file else {}
     if len(opts) % 2:
-        raise UserError(f"Overrides come in pairs KEY VALUE; got {len(opts)} words: {' '.join(map(str, opts))}.")
+        raise UserError(f"Overrides come in pairs KEY VALUE; got {len(opts)} words: {shown(list(opts))}.")
     settings.update(zip(map(str, opts[::2]), opts[1::2], strict=True))
 
     known = leaves(cfg)

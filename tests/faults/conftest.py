@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +24,9 @@ PRELOAD = ["train_net", "test_net", "torch._dynamo", "torch.utils.tensorboard"]
 
 def _run(script, argv, output, before):
     """In the child: run a script's `main` as its command line would, all it prints going to `output`."""
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
+    os.dup2(output.fileno(), 1)
+    os.dup2(output.fileno(), 2)
+    output.close()
     sys.stdout, sys.stderr = open(1, "w", closefd=False, buffering=1), open(2, "w", closefd=False, buffering=1)  # noqa: SIM115
     import torch
 
@@ -38,12 +39,18 @@ def _run(script, argv, output, before):
     sys.exit(run_script(__import__(script).main))
 
 
+def _read(pipe, printed):
+    while data := os.read(pipe.fileno(), 65536):
+        printed.append(data)
+
+
 @dataclass
 class Run:
     """A script under way in a process of its own."""
 
     process: multiprocessing.Process
-    output: Path
+    reader: threading.Thread
+    printed: list[bytes]
 
     def kill(self) -> None:
         """SIGKILL, and see that it was this that ended it."""
@@ -56,11 +63,12 @@ class Run:
         if self.process.exitcode is None:
             self.process.kill()
             pytest.fail(f"the run hangs: {self.text()}")
+        self.reader.join(TIMEOUT_S)
         return self.process.exitcode
 
     def text(self) -> str:
         """What it has printed."""
-        return self.output.read_text()
+        return b"".join(self.printed).decode()
 
     def ends_well(self) -> None:
         """Exit code 0."""
@@ -89,16 +97,19 @@ def _context():
 
 
 @pytest.fixture
-def launch(_context, tmp_path):
+def launch(_context):
     """launch(script, *argv, before=(function, *arguments)): a `Run`; `before` is called in the child first."""
     runs = []
 
     def start(script, *argv, before=None):
-        output = tmp_path / f"printed-{len(runs)}.txt"
-        output.touch()
-        process = _context.Process(target=_run, args=(script, [str(a) for a in argv], output, before))
+        ours, theirs = _context.Pipe(duplex=False)  # no file, whose size a test may limit
+        process = _context.Process(target=_run, args=(script, [str(a) for a in argv], theirs, before))
         process.start()
-        runs.append(Run(process, output))
+        theirs.close()
+        printed = []
+        reader = threading.Thread(target=_read, args=(ours, printed), daemon=True)
+        reader.start()
+        runs.append(Run(process, reader, printed))
         return runs[-1]
 
     yield start
