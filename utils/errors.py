@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
-WORKER_DIED = re.compile(r"DataLoader worker \(pid.*\) (is killed by signal|exited unexpectedly)")
-"""How torch's message begins when a process of the loader has gone."""
 
 
 class UserError(ValueError):
@@ -35,13 +32,6 @@ def run_script(main: Callable[[], int]) -> int:
         message = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}."
     except torch.OutOfMemoryError as error:
         message = f"{str(error).splitlines()[0]} Lower SOLVER.IMS_PER_BATCH or TEST.IMS_PER_BATCH."
-    except RuntimeError as error:
-        if not WORKER_DIED.match(str(error)):
-            raise
-        message = (
-            f"{str(error).splitlines()[0]} Most often that is the system, for lack of memory: lower "
-            "DATALOADER.NUM_WORKERS, then continue with --resume auto."
-        )
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return EXIT_INTERRUPTED

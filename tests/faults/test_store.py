@@ -21,13 +21,13 @@ def whole(tmp_path):
     return open_store(samples, size_hw=(8, 4), cache_dir=tmp_path / "cache", workers=1), samples
 
 
-def test_every_single_bit_of_the_header_may_flip(whole):
-    """1024 times: made anew with the right bytes, or the flip was in padding and changed nothing."""
+def test_any_bit_of_the_header_may_flip(whole):
+    """Every bit of the signature and lengths, one of each byte after: made anew, or it was in padding and harmless."""
     store, samples = whole
     expected, content = np.array(store.images), store.path.read_bytes()
     header = len(content) - expected.nbytes
     rebuilt = 0
-    for bit in range(8 * header):
+    for bit in [*range(8 * 10), *(8 * byte + byte % 8 for byte in range(10, header))]:
         flipped = bytearray(content[:header])
         flipped[bit // 8] ^= 1 << bit % 8
         store.path.unlink()  # not in place: what is mapped would change with it
@@ -35,7 +35,7 @@ def test_every_single_bit_of_the_header_may_flip(whole):
         opened = open_store(samples, size_hw=(8, 4), cache_dir=store.path.parent, workers=1)
         assert opened.images.shape == expected.shape and np.array_equal(opened.images, expected), bit
         rebuilt += opened.path.read_bytes() == content
-    assert rebuilt > 400
+    assert rebuilt > 150
     assert [path.name for path in store.path.parent.iterdir()] == [store.path.name]
 
 
@@ -161,6 +161,6 @@ def _kill_a_worker():
 @pytest.mark.slow
 def test_a_loader_process_that_is_killed_ends_the_run_with_a_reason(launch, small, tmp_path):
     argv = ["--config_file", small, "DATALOADER.NUM_WORKERS", 1, "SOLVER.MAX_EPOCHS", 4]
-    launch("train_net", *argv, before=(_kill_a_worker,)).is_refused("DataLoader worker", "DATALOADER.NUM_WORKERS")
+    launch("train_net", *argv, before=(_kill_a_worker,)).is_refused("A process of the loader", "DATALOADER.NUM_WORKERS")
     assert torch.load(tmp_path / "out" / "last.pth", weights_only=True)["epoch"] >= 1
     launch("train_net", *argv, "--resume", "auto").ends_well()
