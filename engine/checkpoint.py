@@ -31,9 +31,9 @@ def save_checkpoint(content: dict[str, Any], path: Path, *, keep_as: Path | None
     Raises:
         UserError: the disk is full or not writable, or a tensor holds nan or inf; the file at `path` is then untouched.
     """
-    if name := find_non_finite(content):
+    if (spoiled := find_non_finite(content)) is not None:
         raise UserError(
-            f"The checkpoint {path} was not written: {name} holds nan or inf, though the loss was finite. Lower "
+            f"The checkpoint {path} was not written: {spoiled} holds nan or inf, though the loss was finite. Lower "
             "SOLVER.BASE_LR or SOLVER.BACKBONE_LR, set SOLVER.CLIP_GRAD_NORM, or SOLVER.AMP: off; --resume auto "
             "continues from the last good checkpoint."
         )
@@ -69,15 +69,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         verify_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises five kinds of error here, UnpicklingError and EOFError among them
+        spoiled = find_non_finite(content)
+    except Exception as error:  # torch raises five kinds of error here; a list may hold itself
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"{path} is no readable checkpoint (truncated, or not one of tensors and plain data): {reason}"
         ) from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not the dict of a checkpoint.")
-    if name := find_non_finite(content):
-        raise UserError(f"{path} is no usable checkpoint: {name} holds nan or inf.")
+    if spoiled is not None:
+        raise UserError(f"{path} is no usable checkpoint: {spoiled} holds nan or inf.")
     return content
 
 

@@ -77,8 +77,10 @@ def load_pretrained(backbone: ViTBackbone, source: str) -> LoadReport:
         UserError: the file is missing, unreadable, or not of this model; the backbone is then unchanged.
     """
     state = _fetch_timm(backbone) if source == "timm" else read_state_dict(Path(source))
-    if name := find_non_finite(state):
-        raise UserError(f"The weights in MODEL.PRETRAIN_PATH_T ({source}) hold nan or inf, in {name}. Get them anew.")
+    if (spoiled := find_non_finite(state)) is not None:
+        raise UserError(
+            f"The weights in MODEL.PRETRAIN_PATH_T ({source}) hold nan or inf, in {spoiled}. Get them anew."
+        )
     report = LoadReport(source)
     own = backbone.state_dict()
     renamed = _rename(state, report)

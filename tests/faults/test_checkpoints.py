@@ -179,6 +179,14 @@ def test_nan_is_neither_written_nor_read(good, broken):
     assert "model.weight holds nan or inf" in refused(read_as_checkpoint, good)
 
 
+@pytest.mark.parametrize("reader", READERS)
+def test_a_list_that_holds_itself(tmp_path, reader):
+    path, knot = tmp_path / "last.pth", []
+    knot.append(knot)
+    torch.save({"model": knot}, path)
+    refused(reader, path)
+
+
 def test_nan_in_pretrained_weights_is_named(tmp_path):
     state = {key.removeprefix("vit."): value.clone() for key, value in backbone().state_dict().items()}
     state["blocks.1.norm1.weight"][3] = torch.nan
