@@ -4,6 +4,7 @@ A limit on the size of files (RLIMIT_FSIZE) makes the operating system refuse a 
 root or not; a file in the place of a folder refuses to be one.
 """
 
+import contextlib
 import errno
 import json
 import logging
@@ -19,12 +20,15 @@ from utils.errors import UserError
 from utils.logging import setup_logging
 
 
-@pytest.fixture
-def file_limit():
-    """file_limit(bytes): no file of this process can grow beyond that; lifted at the end."""
+@contextlib.contextmanager
+def file_limit(size):
+    """Within, no file of this process can grow beyond `size` bytes; not even pytest's report, so keep it short."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def content(value):
@@ -32,33 +36,30 @@ def content(value):
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.02, 0.3, 0.6, 0.9, 0.999])
-def test_a_checkpoint_that_finds_no_room(tmp_path, file_limit, fraction):
+def test_a_checkpoint_that_finds_no_room(tmp_path, fraction):
     path = tmp_path / "last.pth"
     save_checkpoint(content(1), path)
     before = path.read_bytes()
-    file_limit(int(len(before) * fraction))
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError) as error, file_limit(int(len(before) * fraction)):
         save_checkpoint(content(2), path, keep_as=tmp_path / "previous.pth")
     assert os.strerror(errno.EFBIG) in str(error.value) and str(path) in str(error.value)
     assert [p.name for p in tmp_path.iterdir()] == ["last.pth"] and path.read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "results.json", METRICS])
-def test_a_small_file_that_finds_no_room(tmp_path, file_limit, name):
+def test_a_small_file_that_finds_no_room(tmp_path, name):
     folder = RunFolder(tmp_path / "out")
     folder.write_text(name, "old\n")
-    file_limit(2000)
-    with pytest.raises(UserError, match=rf"{name}: {os.strerror(errno.EFBIG)}.*intact"):
+    with pytest.raises(UserError, match=rf"{name}: {os.strerror(errno.EFBIG)}.*intact"), file_limit(2000):
         folder.write_text(name, "new" * 1000)
     assert {p.name: p.read_text() for p in folder.path.iterdir()} == {name: "old\n"}
 
 
-def test_a_line_of_metrics_that_finds_no_room(tmp_path, file_limit):
+def test_a_line_of_metrics_that_finds_no_room(tmp_path):
     """The half line that is left is dropped when the run is resumed."""
     folder = RunFolder(tmp_path / "out")
     folder.append({"epoch": 1})
-    file_limit(100)
-    with pytest.raises(UserError, match=rf"{METRICS}: {os.strerror(errno.EFBIG)}"):
+    with pytest.raises(UserError, match=rf"{METRICS}: {os.strerror(errno.EFBIG)}"), file_limit(100):
         folder.append({"epoch": 2, "losses": "x" * 200})
     assert list(folder.records()) == [{"epoch": 1}]
 
