@@ -45,6 +45,7 @@ def main() -> int:
     device = resolve_device(cfg.MODEL.DEVICE)
     weights = Path(args.weights or cfg.TEST.WEIGHT or Path(cfg.OUTPUT_DIR) / BEST)
     content = load_checkpoint(weights)
+    folder = RunFolder(cfg.OUTPUT_DIR)  # before the evaluation, lest its result had nowhere to go
 
     data = build_data(cfg)
     model = build_model(
@@ -56,7 +57,6 @@ def main() -> int:
     load_model_state(model, content.get("model", content), str(weights))
     model.to(device)
     rows = score_settings(build_evaluator(cfg, data.test, model, device), model, args.missing, name=weights.name)
-    folder = RunFolder(cfg.OUTPUT_DIR)
     folder.write_results({"weights": str(weights), "headline": model.feat, "rows": rows}, name=TEST_RESULTS)
     logger.info("%s\nFigures: %s", format_table(rows), folder.path / TEST_RESULTS)
     return 0

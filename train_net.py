@@ -18,7 +18,7 @@ from configs.loading import config_changes
 from data.build import build_data
 from engine.build import build_evaluator, build_trainer, resume
 from engine.checkpoint import BEST, load_checkpoint, load_model_state, load_resumable
-from engine.evaluate import format_table, result_row
+from engine.evaluate import Evaluator, format_table, result_row
 from engine.interrupt import Interrupted
 from engine.precision import resolve_device, resolve_precision
 from engine.run_folder import CONFIG, LOG, RESULTS, RunFolder
@@ -91,7 +91,7 @@ def main() -> int:
         return stop.exit_code
     finally:
         folder.close()
-    rows = _result_rows(trainer, folder, test if validation else None)
+    rows = _result_rows(trainer, folder, test)
     folder.write_results(_results(cfg, trainer, rows, complexity))
     logger.info("\n%s", format_table(rows))
     _log_selection(rows)
@@ -99,20 +99,24 @@ def main() -> int:
     return 0
 
 
-def _result_rows(trainer: Trainer, folder: RunFolder, test: Any) -> list[dict[str, Any]]:
-    """Untrained, last and best, the latter saying on what it was chosen; `test` scores them when that was "
-    "validation."""
+def _result_rows(trainer: Trainer, folder: RunFolder, test: Evaluator) -> list[dict[str, Any]]:
+    """Untrained, last and best, the latter saying on what it was chosen.
+
+    `test` scores what metrics.jsonl has no figures for: those there are of validation, or the run began elsewhere.
+    """
     records = {record["epoch"]: record for record in folder.records() if "eval" in record}
-    last_epoch, best_epoch = trainer.state.epoch, trainer.state.best["epoch"]
-    last_name = f"last (epoch {last_epoch})"
-    best_name = f"best (epoch {best_epoch}, chosen on the {records[best_epoch]['split']} set)"
     rows = [result_row("untrained (epoch 0)", records[0])] if 0 in records else []
-    if test is None:
-        return [*rows, result_row(last_name, records[last_epoch]), result_row(best_name, records[best_epoch])]
-    model = trainer.state.model
-    rows.append(result_row(last_name, {"epoch": last_epoch, **test(model)}))
-    load_model_state(model, load_checkpoint(folder.path / BEST)["model"], BEST)
-    return [*rows, result_row(best_name, {"epoch": best_epoch, **test(model)})]
+    model, state, chosen_on = trainer.state.model, trainer.state, trainer.evaluate.split.name
+    known = records if chosen_on == test.split.name else {}
+    last = known.get(state.epoch) or {"epoch": state.epoch, **test(model)}
+    rows.append(result_row(f"last (epoch {state.epoch})", last))
+    if state.best:
+        epoch = state.best["epoch"]
+        if epoch not in known:
+            load_model_state(model, load_checkpoint(folder.path / BEST)["model"], BEST)
+        best = known.get(epoch) or {"epoch": epoch, **test(model)}
+        rows.append(result_row(f"best (epoch {epoch}, chosen on the {chosen_on} set)", best))
+    return rows
 
 
 def _results(cfg: CfgNode, trainer: Trainer, rows: list[dict[str, Any]], complexity: Complexity) -> dict[str, Any]:

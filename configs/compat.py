@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import difflib
+import sys
+import warnings
 from typing import Any
 
 from utils.errors import UserError
@@ -58,9 +60,15 @@ ONLY_OFF = {
 """Switches of the original that are understood while off and refused when on."""
 
 
+NUM_SHOWN = 80
+"""Characters of a value that a message shows."""
+MAX_TEXT = 4096
+"""Characters of a text; no path is longer."""
+
+
 def is_off(value: Any) -> bool:
     """Whether a value of the original's says 'off': False, 0, 'no', 'off', 'nothing', 'None', ''."""
-    return not value or str(value).lower() in FALSE_WORDS | {"none", "nothing", "0"}
+    return not value or (isinstance(value, str) and value.lower() in FALSE_WORDS | {"none", "nothing", "0"})
 
 
 def literal(value: Any) -> Any:
@@ -68,9 +76,20 @@ def literal(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd escapes in what is no literal anyway
+            return ast.literal_eval(value)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # the last three: "{[]: 1}", "((((..."
         return value
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: on one line, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes out no number of more than 4300 digits
+        return "a number of too many digits"
+    return text if len(text) <= NUM_SHOWN else f"{text[:NUM_SHOWN]}..."
 
 
 def coerce(key: str, value: Any, default: Any) -> Any:
@@ -79,43 +98,49 @@ def coerce(key: str, value: Any, default: Any) -> Any:
     Raises:
         UserError: the value cannot be one of that type.
     """
-    parsed = literal(value)
+    parsed, got = literal(value), shown(value)
     if key in ONE_OR_MORE and isinstance(parsed, (list, tuple)):
         return [coerce(f"{key}[{i}]", item, default) for i, item in enumerate(parsed)]
-    if key == "TEST.MISS":
-        return "nothing" if is_off(parsed) else str(parsed).lower()
+    if key == "TEST.MISS" and (is_off(parsed) or isinstance(parsed, str)):
+        return "nothing" if is_off(parsed) else parsed.lower()
     if isinstance(default, bool):
         if isinstance(parsed, (bool, int)) and parsed in (0, 1):
             return bool(parsed)
-        word = str(parsed).lower()
+        word = parsed.lower() if isinstance(parsed, str) else ""
         if word in TRUE_WORDS | FALSE_WORDS:
             return word in TRUE_WORDS
-        raise UserError(
-            f"{key} is {value!r}, which is not a switch. Allowed: True or False (also yes/no, on/off, 1/0)."
-        )
-    number = isinstance(parsed, (int, float)) and not isinstance(parsed, bool)
+        raise UserError(f"{key} is {got}, which is not a switch. Allowed: True or False (also yes/no, on/off, 1/0).")
+    number = isinstance(parsed, (int, float)) and not isinstance(parsed, bool) and abs(parsed) < float("inf")
     if isinstance(default, int):
-        if number and parsed == parsed and abs(parsed) != float("inf") and int(parsed) == parsed:
+        if number and int(parsed) == parsed and abs(parsed) < 2**63:
             return int(parsed)
-        raise UserError(f"{key} is {value!r}, which is not a whole number. Its default is {default}.")
+        raise UserError(f"{key} is {got}, which is not a whole number. Its default is {default}.")
     if isinstance(default, float):
-        if number and abs(parsed) < float("inf"):
+        if number and abs(parsed) <= sys.float_info.max:
             return float(parsed)
-        raise UserError(f"{key} is {value!r}, which is not a finite number. Its default is {default}.")
+        raise UserError(f"{key} is {got}, which is not a finite number. Its default is {default}.")
     if isinstance(default, list):
         items = list(parsed) if isinstance(parsed, (list, tuple)) else None
         if items is None or len(items) != len(default):
-            raise UserError(f"{key} is {value!r}. Allowed: a list of {len(default)} values, such as {default}.")
+            raise UserError(f"{key} is {got}. Allowed: a list of {len(default)} values, such as {default}.")
         return [coerce(f"{key}[{i}]", item, default[i]) for i, item in enumerate(items)]
     if isinstance(parsed, (list, tuple)) and len(parsed) == 1:  # NAMES: ['RGBNT201']
         parsed = parsed[0]
-    if parsed is None or isinstance(parsed, (dict, list, tuple)):
-        raise UserError(f"{key} is {value!r}, which is not text. Its default is {default!r}.")
-    return parsed if isinstance(parsed, str) else str(value)
+    too_long = isinstance(value, int) and abs(value) >= 2**63
+    if parsed is None or isinstance(parsed, (dict, list, tuple)) or too_long:
+        raise UserError(f"{key} is {got}, which is not text. Its default is {default!r}.")
+    text = parsed if isinstance(parsed, str) else str(value)
+    if len(text) > MAX_TEXT or not text.isprintable():
+        raise UserError(
+            f"{key} is {got}. Allowed: at most {MAX_TEXT} characters, without line breaks and control codes."
+        )
+    return text
 
 
 def unknown_key(key: str, known: list[str]) -> UserError:
     """The error for a key that does not exist, with the nearest ones that do."""
+    if len(key) > NUM_SHOWN or not key.isprintable():
+        key = shown(key)
     near = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
     hint = f"Did you mean {' or '.join(near)}?" if near else "configs/defaults.py lists every key with its meaning."
     return UserError(f"There is no configuration key {key}. {hint}")

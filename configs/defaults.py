@@ -81,14 +81,14 @@ _C.MODEL.SDTPS_DETACH_ATTENTION = True
 
 # ---------------------------------------------------------------------------------------------------------- INPUT
 _C.INPUT = CN()
-# Image size (height, width) in pixels; persons 256 x 128, vehicles 128 x 256. The two must be equal.
+# Image size (height, width) in pixels; persons 256 x 128, vehicles 128 x 256; up to 4096. The two must be equal.
 _C.INPUT.SIZE_TRAIN = [256, 128]
 _C.INPUT.SIZE_TEST = [256, 128]
 # Probability of a horizontal flip. [0, 1]
 _C.INPUT.PROB = 0.5
 # Probability of random erasing. [0, 1]
 _C.INPUT.RE_PROB = 0.5
-# Pixels of black padding on every side before the random crop back to size. >= 0
+# Pixels of black padding on every side before the random crop back to size. [0, 256]
 _C.INPUT.PADDING = 10
 # Per-channel mean and standard deviation of pixels scaled to [0, 1].
 _C.INPUT.PIXEL_MEAN = [0.5, 0.5, 0.5]
@@ -120,7 +120,7 @@ _C.SYNTHETIC.TRAIN_IDS = 96
 _C.SYNTHETIC.TEST_IDS = 20
 _C.SYNTHETIC.TRAIN_IMAGES = 768
 _C.SYNTHETIC.TEST_IMAGES = 240
-# Size of the JPEGs (height, width) in pixels.
+# Size of the JPEGs (height, width) in pixels. [16, 4096]
 _C.SYNTHETIC.SIZE = [256, 128]
 # From 0 (clean) to 1: how often and how badly modalities are ruined, figures occluded, cameras apart.
 _C.SYNTHETIC.DIFFICULTY = 0.25
@@ -129,6 +129,7 @@ _C.SYNTHETIC.SEED = 0
 # ----------------------------------------------------------------------------------------------------- DATALOADER
 _C.DATALOADER = CN()
 # Worker processes of the loader; 0 loads in the training process. Also the threads that decode JPEGs (at least 1).
+# [0, 256]
 _C.DATALOADER.NUM_WORKERS = 4
 # 'softmax_triplet': batches of P identities x NUM_INSTANCE images, both losses. 'softmax': shuffled, no triplet.
 _C.DATALOADER.SAMPLER = "softmax_triplet"

@@ -10,13 +10,17 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode
 
-from configs.compat import NEVER_READ, ONLY_OFF, RENAMED, coerce, is_off, unknown_key
+from configs.compat import NEVER_READ, ONLY_OFF, RENAMED, coerce, is_off, shown, unknown_key
 from configs.defaults import _C
 from configs.validate import validate
 from utils.errors import UserError
 
 BASE_KEY = "_BASE_"
 """A YAML may name another one, relative to itself, whose keys it starts from."""
+
+
+MAX_VALUES = 10_000
+"""Values that a YAML may hold; the framework has about a hundred keys."""
 
 
 def get_cfg(config_file: str | Path | None = None, opts: Sequence[Any] = ()) -> CfgNode:
@@ -29,7 +33,7 @@ def get_cfg(config_file: str | Path | None = None, opts: Sequence[Any] = ()) -> 
     cfg = _C.clone()
     settings = _read_yaml(Path(config_file)) if config_file else {}
     if len(opts) % 2:
-        raise UserError(f"Overrides come in pairs KEY VALUE; got {len(opts)} words: {' '.join(map(str, opts))}.")
+        raise UserError(f"Overrides come in pairs KEY VALUE; got {len(opts)} words: {shown(list(opts))}.")
     settings.update(zip(map(str, opts[::2]), opts[1::2], strict=True))
 
     known = leaves(cfg)
@@ -40,7 +44,7 @@ def get_cfg(config_file: str | Path | None = None, opts: Sequence[Any] = ()) -> 
         elif name in ONLY_OFF:
             if not is_off(value):
                 raise UserError(
-                    f"{name} is {value!r}, but {ONLY_OFF[name]} is not part of this framework. Remove the key."
+                    f"{name} is {shown(value)}, but {ONLY_OFF[name]} is not part of this framework. Remove the key."
                 )
         elif name in NEVER_READ:
             remedy = f"; {NEVER_READ[name]}" if NEVER_READ[name] else ""
@@ -70,6 +74,33 @@ def _set(cfg: CfgNode, key: str, value: Any) -> None:
     cfg[leaf] = value
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice: PyYAML lets the last win, and a second `MODEL:` would drop the first whole."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As PyYAML's, but strict."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.YAMLError(f"the key {key.value} stands twice{key.start_mark}")
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _is_small(content: Any) -> bool:
+    """Whether at most MAX_VALUES are reached; a few aliases can name each other a billion times, or for ever."""
+    reached, waiting = 0, [content]
+    while waiting and reached <= MAX_VALUES:
+        value = waiting.pop()
+        reached += 1
+        if isinstance(value, Mapping):
+            waiting.extend(value.values())
+        elif isinstance(value, (list, tuple, set)):
+            waiting.extend(value)
+    return reached <= MAX_VALUES
+
+
 def _read_yaml(path: Path, children: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The leaves of a YAML file by dotted key, those of its `_BASE_` first."""
     if not path.is_file():
@@ -79,22 +110,25 @@ def _read_yaml(path: Path, children: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in children:
         raise UserError(f"{path} names itself as its own {BASE_KEY}.")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except Exception as error:  # PyYAML lets through what int(), date() and deep nesting raise on odd values
+        reason = " ".join((str(error) or type(error).__name__).split())[:400]
+        raise UserError(f"{path} is not a YAML file: {reason}") from error
     content = {} if content is None else content
+    if not _is_small(content):
+        raise UserError(f"{path} holds more than {MAX_VALUES} values when its aliases (*name) are followed.")
     if not isinstance(content, dict):
-        raise UserError(f"{path} must hold keys and values such as 'MODEL:', but holds {str(content)[:60]!r}.")
+        raise UserError(f"{path} must hold keys and values such as 'MODEL:', but holds {shown(content)}.")
     base = content.pop(BASE_KEY, None)
     flat = {str(key): value for key, value in leaves(content).items()}
     for key in flat:
         if any(name.startswith(f"{key}.") for name in leaves(_C)):
-            raise UserError(f"{path}: {key} is a section and holds keys; got {flat[key]!r}.")
+            raise UserError(f"{path}: {key} is a section and holds keys; got {shown(flat[key])}.")
     if base is None:
         return flat
-    if not isinstance(base, str):
+    if not isinstance(base, str) or not base.isprintable():
         raise UserError(
-            f"{path}: {BASE_KEY} is {base!r}. Allowed: the path of another YAML file, relative to this one."
+            f"{path}: {BASE_KEY} is {shown(base)}. Allowed: the path of another YAML file, relative to this one."
         )
     return {**_read_yaml(path.parent / base, (*children, path.resolve())), **flat}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,11 +40,11 @@ RANGES: dict[str, str] = {
     "MODEL.SDTPS_BETA": "[0, 0.5]",
     "MODEL.SDTPS_GUMBEL_TAU": "(0, inf)",
     "MODEL.SDTPS_LOSS_WEIGHT": "[0, inf)",
-    "INPUT.SIZE_TRAIN": "[1, inf)",
-    "INPUT.SIZE_TEST": "[1, inf)",
+    "INPUT.SIZE_TRAIN": "[1, 4096]",
+    "INPUT.SIZE_TEST": "[1, 4096]",
     "INPUT.PROB": "[0, 1]",
     "INPUT.RE_PROB": "[0, 1]",
-    "INPUT.PADDING": "[0, inf)",
+    "INPUT.PADDING": "[0, 256]",
     "INPUT.PIXEL_STD": "(0, inf)",
     "INPUT.MODALITY_DROPOUT": "[0, 1)",
     "DATASETS.VAL_IDS": "[0, inf)",
@@ -51,10 +52,10 @@ RANGES: dict[str, str] = {
     "SYNTHETIC.TEST_IDS": "[1, inf)",
     "SYNTHETIC.TRAIN_IMAGES": "[1, inf)",
     "SYNTHETIC.TEST_IMAGES": "[1, inf)",
-    "SYNTHETIC.SIZE": "[16, inf)",
+    "SYNTHETIC.SIZE": "[16, 4096]",
     "SYNTHETIC.DIFFICULTY": "[0, 1]",
     "SYNTHETIC.SEED": "[0, inf)",
-    "DATALOADER.NUM_WORKERS": "[0, inf)",
+    "DATALOADER.NUM_WORKERS": "[0, 256]",
     "DATALOADER.NUM_INSTANCE": "[1, inf)",
     "SOLVER.MAX_EPOCHS": "[1, inf)",
     "SOLVER.BASE_LR": "(0, inf)",
@@ -319,8 +320,13 @@ def _check_together(cfg: CfgNode) -> None:
         if feat == cfg.TEST.FEAT and not cfg.MODEL[key]:
             raise UserError(f"TEST.FEAT is {feat!r}, but MODEL.{key} is False. Set it True, or TEST.FEAT: auto.")
     _check_places(cfg.MODEL)
+    if any(cfg.MODEL.STRIDE_SIZE) and not all(cfg.MODEL.STRIDE_SIZE):
+        raise UserError(
+            f"MODEL.STRIDE_SIZE is {cfg.MODEL.STRIDE_SIZE}. Allowed: two numbers of pixels from 1, or [0, 0] for the "
+            "size of the patch."
+        )
     device = cfg.MODEL.DEVICE
-    if device not in ("auto", "cpu", "cuda") and not (device.startswith("cuda:") and device[5:].isdigit()):
+    if not re.fullmatch("auto|cpu|cuda(:[0-9]{1,2})?", device):  # torch takes cuda:300 for cuda:44
         raise UserError(f"MODEL.DEVICE is {device!r}. Allowed: 'auto', 'cpu', 'cuda', 'cuda:N'.")
     if not cfg.OUTPUT_DIR:
         raise UserError("OUTPUT_DIR is empty. Set it to the folder that the run writes to.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,29 @@ from data.sampler import IdentityBatchSampler, ShuffledBatchSampler
 from data.splits import EvalSplit, ReIDData, hold_out, make_eval_split
 from data.store import ImageStore, open_store
 from data.synthetic import SyntheticSpec, ensure_synthetic
+from utils.errors import UserError
 
 SYNTHETIC, MANIFEST = "synthetic", "manifest"
+
+
+class BatchLoader(DataLoader):
+    """A DataLoader that says what to do when one of its processes has died.
+
+    Raises:
+        UserError: that, while iterating.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:
+        try:
+            yield from super().__iter__()
+        except (RuntimeError, ConnectionError, EOFError) as error:  # the last two: a batch of its is still in transit
+            if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker (pid"):
+                raise
+            raise UserError(
+                f"A process of the loader has died ({' '.join(str(error).split()) or 'end of file'}). Most often the "
+                "system has ended it for lack of memory: lower DATALOADER.NUM_WORKERS, then continue with "
+                "--resume auto."
+            ) from error
 
 
 def build_data(cfg: CfgNode) -> ReIDData:
@@ -90,7 +111,7 @@ def _loader(
     on_device = cfg.DATALOADER.CACHE == "device"
     # A worker process could not share the device's memory, and more workers than cores only slow each other.
     workers = 0 if on_device else min(cfg.DATALOADER.NUM_WORKERS, len(os.sched_getaffinity(0)))
-    return DataLoader(
+    return BatchLoader(
         dataset.to(device) if on_device else dataset,
         batch_sampler=batch_sampler,
         collate_fn=_as_is,

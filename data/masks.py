@@ -9,16 +9,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from data.decode import read_rgb
 from data.records import Sample
 
 
 def patch_coverage(samples: Sequence[Sample], grid: tuple[int, int]) -> Tensor | None:
-    """The share of each patch that lies on the object: (N, gh * gw) float32, or None where a sample has no mask."""
+    """The share of each patch that lies on the object: (N, gh * gw) float32, or None where a sample has no mask.
+
+    Raises:
+        UserError: a mask is missing or broken (named).
+    """
     if any(sample.mask is None for sample in samples):
         return None
     rows, columns = grid
     shares = np.empty((len(samples), rows * columns), np.float32)
     for i, sample in enumerate(samples):
-        with Image.open(sample.mask) as mask:
-            shares[i] = np.asarray(mask.convert("L").resize((columns, rows), Image.Resampling.BOX), np.float32).ravel()
+        mask = read_rgb(sample.mask).convert("L")
+        shares[i] = np.asarray(mask.resize((columns, rows), Image.Resampling.BOX), np.float32).ravel()
     return torch.from_numpy(shares / 255)

@@ -38,6 +38,24 @@ class EvalSplit:
         """(N,) camera or scene, as the protocol says."""
         return np.array([getattr(sample, self.protocol) for sample in self.samples])
 
+    def check_matches(self) -> None:
+        """Make sure that there is something to score, once, before any step.
+
+        Raises:
+            UserError: no query's identity is in the gallery in another view.
+        """
+        pids, views = self.pids, self.views
+        gallery: dict[int, set[int]] = defaultdict(set)
+        for pid, view in zip(pids[self.gallery].tolist(), views[self.gallery].tolist(), strict=True):
+            gallery[pid].add(view)
+        query = zip(pids[self.query].tolist(), views[self.query].tolist(), strict=True)
+        if not any(gallery[pid] - {view} for pid, view in query):
+            raise UserError(
+                f"No query of the {self.name} set has a match in the gallery of another {self.protocol}, so nothing "
+                f"could be scored: {len(self.query)} queries, {len(self.gallery)} gallery images, "
+                f"{len(set(views.tolist()))} {self.protocol}(s). An identity must be seen by at least two."
+            )
+
 
 @dataclass(frozen=True)
 class ReIDData:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from yacs.config import CfgNode
 from data.build import build_augmentation, build_eval_loader, build_normalization, build_train_loader
 from data.masks import patch_coverage
 from data.splits import EvalSplit, ReIDData
+from engine.checkpoint import BEST
 from engine.evaluate import Evaluator
 from engine.precision import Precision, resolve_precision
 from engine.run_folder import RunFolder
@@ -19,13 +21,16 @@ from modeling.model import ReIDModel
 from solver import build_optimizer, build_schedule
 from utils.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 
 def build_evaluator(cfg: CfgNode, split: EvalSplit, model: ReIDModel, device: torch.device) -> Evaluator:
     """An evaluator of `model` on `split`.
 
     Raises:
-        UserError: the split has a camera that the model's camera embedding does not know.
+        UserError: the split has a camera that the model's camera embedding does not know, or no query has a match.
     """
+    split.check_matches()
     model.backbone.check_cameras(sample.camera for sample in split.samples)
     return Evaluator(
         split=split,
@@ -92,3 +97,6 @@ def resume(trainer: Trainer, content: dict[str, Any], source: str) -> None:
                 "set it was started on, or train anew in another OUTPUT_DIR."
             )
     trainer.state.load_state_dict(content, source)
+    if trainer.state.best and not (trainer.folder.path / BEST).is_file():
+        logger.info("warning: there is no %s in %s; it is chosen anew from here on.", BEST, trainer.folder.path)
+        trainer.state.best = {}

@@ -10,10 +10,16 @@ from typing import Any
 import torch
 
 from utils.errors import UserError
+from utils.integrity import find_non_finite, verify_archive
 
 logger = logging.getLogger(__name__)
 
 LAST, PREVIOUS, BEST = "last.pth", "previous.pth", "best.pth"
+BROKEN_SUFFIX = ".broken"
+"""Put after the name of an unreadable last.pth, or else the next save would move it over the good previous.pth."""
+RESUMABLE_KEYS = {
+    "model", "optimizer", "scaler", "epoch", "step", "loss_sums", "best", "config", "pids", "num_cameras",
+}  # fmt: skip
 
 
 def save_checkpoint(content: dict[str, Any], path: Path, *, keep_as: Path | None = None) -> None:
@@ -23,9 +29,15 @@ def save_checkpoint(content: dict[str, Any], path: Path, *, keep_as: Path | None
         keep_as: where the file that stood at `path` is moved to, instead of being replaced.
 
     Raises:
-        UserError: the disk is full or not writable; the file at `path` is then untouched.
+        UserError: the disk is full or not writable, or a tensor holds nan or inf; the file at `path` is then untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if (spoiled := find_non_finite(content)) is not None:
+        raise UserError(
+            f"The checkpoint {path} was not written: {spoiled} holds nan or inf, though the loss was finite. Lower "
+            "SOLVER.BASE_LR or SOLVER.BACKBONE_LR, set SOLVER.CLIP_GRAD_NORM, or SOLVER.AMP: off; --resume auto "
+            "continues from the last good checkpoint."
+        )
+    temporary = path.with_name(f".{path.name}.tmp")  # one name: what a killed run has left is written over
     try:
         with open(temporary, "wb") as file:
             torch.save(content, file)
@@ -36,8 +48,11 @@ def save_checkpoint(content: dict[str, Any], path: Path, *, keep_as: Path | None
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
+        cause = error  # torch wraps what the disk said in an error of its own
+        while cause.__context__ is not None and not isinstance(cause, OSError):
+            cause = cause.__context__
         raise UserError(
-            f"Could not write the checkpoint {path}: {' '.join(str(error).split())}. Free space or set "
+            f"Could not write the checkpoint {path}: {' '.join(str(cause).split())}. Free space or set "
             "OUTPUT_DIR to another "
             "disk, then continue with --resume auto; what was saved before is intact."
         ) from error
@@ -47,19 +62,23 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """The dict in a checkpoint, on the CPU.
 
     Raises:
-        UserError: no such file, or it is truncated, is no checkpoint, or holds more than plain data.
+        UserError: no such file, or it is truncated or damaged, is no checkpoint, or holds more than plain data, or nan.
     """
     if not path.is_file():
         raise UserError(f"There is no checkpoint {path}.")
     try:
+        verify_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises five kinds of error here, UnpicklingError and EOFError among them
+        spoiled = find_non_finite(content)
+    except Exception as error:  # torch raises five kinds of error here; a list may hold itself
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"{path} is no readable checkpoint (truncated, or not one of tensors and plain data): {reason}"
         ) from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not the dict of a checkpoint.")
+    if spoiled is not None:
+        raise UserError(f"{path} is no usable checkpoint: {spoiled} holds nan or inf.")
     return content
 
 
@@ -81,6 +100,8 @@ def load_resumable(source: str, output_dir: Path) -> dict[str, Any] | None:
             logger.info("warning: %s Trying the one before.", error)
         else:
             logger.info("Resuming from %s.", path)
+            if broken:
+                os.replace(output_dir / LAST, output_dir / f"{LAST}{BROKEN_SUFFIX}")
             return content
     if broken:
         raise UserError(f"--resume auto found no readable checkpoint in {output_dir}. {' '.join(broken)}")
@@ -89,7 +110,7 @@ def load_resumable(source: str, output_dir: Path) -> dict[str, Any] | None:
 
 def _resumable(path: Path) -> dict[str, Any]:
     content = load_checkpoint(path)
-    missing = {"model", "optimizer", "epoch", "step"} - content.keys()
+    missing = RESUMABLE_KEYS - content.keys()
     if missing:
         raise UserError(f"{path} cannot be resumed: it lacks {', '.join(sorted(missing))}. Resume from a {LAST}.")
     return content
@@ -101,6 +122,8 @@ def load_model_state(model: torch.nn.Module, state: dict[str, Any], source: str)
     Raises:
         UserError: keys or shapes differ; the model is then unchanged.
     """
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UserError(f"{source} holds no state dict of tensors. Use a {LAST} or {BEST} of a run.")
     own = model.state_dict()
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     shapes = [

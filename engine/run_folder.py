@@ -53,22 +53,34 @@ class RunFolder:
         return aside
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a small file whole."""
+        """Write a small file whole.
+
+        Raises:
+            UserError: the disk is full; the file that stood there is then untouched.
+        """
         temporary = self.path / f".{name}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, self.path / name)
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, self.path / name)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise _not_written(self.path / name, error) from error
 
     def write_results(self, results: Mapping[str, Any], name: str = RESULTS) -> None:
         """Write results.json, or another file of its kind."""
         self.write_text(name, json.dumps(results, indent=2) + "\n")
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """The lines of metrics.jsonl; a last line that was cut off is left out."""
+        """The lines of metrics.jsonl; one that was cut off or is no record is left out."""
         path = self.path / METRICS
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
             try:
-                yield json.loads(line)
+                record = json.loads(line)
             except json.JSONDecodeError:
+                record = None
+            if isinstance(record, dict) and "epoch" in record:
+                yield record
+            else:
                 logger.info("warning: %s has a broken line, which is left out.", path)
 
     def keep_records(self, until_epoch: int) -> None:
@@ -77,9 +89,16 @@ class RunFolder:
         self.write_text(METRICS, "".join(kept))
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add a line to metrics.jsonl, and its numbers to TensorBoard where that is installed."""
-        with open(self.path / METRICS, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        """Add a line to metrics.jsonl, and its numbers to TensorBoard where that is installed.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        try:
+            with open(self.path / METRICS, "a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise _not_written(self.path / METRICS, error) from error
         if self._writer is None and importlib.util.find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
 
@@ -93,6 +112,13 @@ class RunFolder:
         """Close the TensorBoard file."""
         if self._writer is not None:
             self._writer.close()
+
+
+def _not_written(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"Could not write {path}: {error.strerror or error}. Free space or set OUTPUT_DIR to another disk, then "
+        "continue with --resume auto; what was saved before is intact."
+    )
 
 
 def _numbers(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

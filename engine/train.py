@@ -82,13 +82,15 @@ class TrainState:
             UserError: it is of another model or optimiser.
         """
         load_model_state(self.model, content["model"], source)
-        base_lrs = [group["base_lr"] for group in self.optimizer.param_groups]
+        groups = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         try:
+            if any(("betas" in group) != ("betas" in groups[0]) for group in content["optimizer"]["param_groups"]):
+                raise ValueError("it is of another SOLVER.OPTIMIZER_NAME")
             self.optimizer.load_state_dict(content["optimizer"])
-        except ValueError as error:
-            raise UserError(f"The optimiser state in {source} does not fit this configuration: {error}") from error
-        for group, base_lr in zip(self.optimizer.param_groups, base_lrs, strict=True):
-            group["base_lr"] = base_lr  # the configuration's, should it have changed
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"The optimiser state in {source} does not fit this configuration: {error}.") from error
+        for group, own in zip(self.optimizer.param_groups, groups, strict=True):
+            group.update(own)  # the configuration's rates and decays, should they have changed
         if content["scaler"]:
             self.scaler.load_state_dict(content["scaler"])
         self.epoch, self.step = content["epoch"], content["step"]

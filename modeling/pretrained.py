@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 import zipfile
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 
 from modeling.backbone import ViTBackbone
 from utils.errors import UserError
+from utils.integrity import find_non_finite, verify_archive
 
 WHERE = (
     "OpenAI's ViT-B-16.pt is linked in the openai/CLIP repository (clip/clip.py); timm and open_clip weights "
@@ -77,6 +77,10 @@ def load_pretrained(backbone: ViTBackbone, source: str) -> LoadReport:
         UserError: the file is missing, unreadable, or not of this model; the backbone is then unchanged.
     """
     state = _fetch_timm(backbone) if source == "timm" else read_state_dict(Path(source))
+    if (spoiled := find_non_finite(state)) is not None:
+        raise UserError(
+            f"The weights in MODEL.PRETRAIN_PATH_T ({source}) hold nan or inf, in {spoiled}. Get them anew."
+        )
     report = LoadReport(source)
     own = backbone.state_dict()
     renamed = _rename(state, report)
@@ -117,6 +121,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"MODEL.PRETRAIN_PATH_T is {path}, and there is no such file. {WHERE}.")
     try:
+        verify_archive(path)
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
@@ -124,21 +129,18 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         if _is_torchscript(path):
             return dict(torch.jit.load(path, map_location="cpu").state_dict())
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except Exception as error:  # torch and safetensors raise half a dozen kinds on damaged bytes
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"{path} (MODEL.PRETRAIN_PATH_T) is no readable weight file: {reason}. Download it anew."
         ) from error
-    except Exception as error:
-        if type(error).__name__ != "SafetensorError":
-            raise
-        raise UserError(
-            f"{path} (MODEL.PRETRAIN_PATH_T) is no readable weight file: {error}. Download it anew."
-        ) from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()) or not content:
+    tensors_by_name = isinstance(content, dict) and all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    )
+    if not tensors_by_name or not content:
         raise UserError(f"{path} (MODEL.PRETRAIN_PATH_T) holds no state dict of tensors. {WHERE}.")
     return content
 

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import warnings
 from pathlib import Path
+
+
+class _LogFile(logging.FileHandler):
+    """Goes without lines that a full disk refuses; what the run cannot go without raises where it is written."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Print logging's traceback for anything else."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 def setup_logging(log_file: Path | None = None) -> None:
@@ -13,13 +23,14 @@ def setup_logging(log_file: Path | None = None) -> None:
     root = logging.getLogger()
     for handler in list(root.handlers):
         root.removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):  # what a full disk has not taken
+            handler.close()
     root.setLevel(logging.INFO)
     screen = logging.StreamHandler(sys.stdout)
     screen.setFormatter(logging.Formatter("%(message)s"))
     root.addHandler(screen)
     if log_file is not None:
-        file = logging.FileHandler(log_file, encoding="utf-8")
+        file = _LogFile(log_file, encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         root.addHandler(file)
     warnings.showwarning = lambda message, *_args, **_kwargs: logging.getLogger("warnings").info("warning: %s", message)

@@ -97,20 +97,6 @@ def test_a_finished_run_can_be_extended_and_resumed_between_epochs(tiny, tmp_pat
 
 
 @pytest.mark.slow
-def test_killed_in_mid_epoch_and_resumed_it_ends_in_the_same_weights(tiny, tmp_path, monkeypatch):
-    longer = ["SOLVER.MAX_EPOCHS", 30]
-    whole, out = tmp_path / "whole", tmp_path / "out"
-    assert run(train_net, "--config_file", tiny, *longer, "OUTPUT_DIR", whole, monkeypatch=monkeypatch) == 0
-    process = start(tiny, *longer)
-    wait_for(lambda: (out / "metrics.jsonl").exists() and len((out / "metrics.jsonl").read_text()) > 4000, process)
-    process.kill()
-    process.wait()
-    assert run(train_net, "--config_file", tiny, "--resume", "auto", *longer, monkeypatch=monkeypatch) == 0
-    assert records(out) == records(whole) and equal(weights(out), weights(whole))
-    assert equal(weights(out, "best.pth"), weights(whole, "best.pth"))
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 0), (signal.SIGTERM, 2)])
 def test_a_signal_to_the_process_group_saves_and_exits_cleanly(tiny, tmp_path, monkeypatch, number, workers):
     longer = ["SOLVER.MAX_EPOCHS", 30]

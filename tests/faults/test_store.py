@@ -1,0 +1,166 @@
+"""The decoded store between and under runs: whatever happens to it, the figures are those of the images."""
+
+import json
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import torch
+from helpers_trees import write_image, write_rgbnt201
+
+from data import rgbnt201
+from data.store import open_store
+
+
+@pytest.fixture
+def whole(tmp_path):
+    """A store of six samples of 8 x 4 pixels, with the samples."""
+    samples = rgbnt201.parse(write_rgbnt201(tmp_path / "set", train_ids=3, test_ids=1, images_per_id=2))["train"]
+    return open_store(samples, size_hw=(8, 4), cache_dir=tmp_path / "cache", workers=1), samples
+
+
+def test_any_bit_of_the_header_may_flip(whole):
+    """Every bit of the signature and lengths, one of each byte after: made anew, or it was in padding and harmless."""
+    store, samples = whole
+    expected, content = np.array(store.images), store.path.read_bytes()
+    header = len(content) - expected.nbytes
+    rebuilt = 0
+    for bit in [*range(8 * 10), *(8 * byte + byte % 8 for byte in range(10, header))]:
+        flipped = bytearray(content[:header])
+        flipped[bit // 8] ^= 1 << bit % 8
+        store.path.unlink()  # not in place: what is mapped would change with it
+        store.path.write_bytes(bytes(flipped) + content[header:])
+        opened = open_store(samples, size_hw=(8, 4), cache_dir=store.path.parent, workers=1)
+        assert opened.images.shape == expected.shape and np.array_equal(opened.images, expected), bit
+        rebuilt += opened.path.read_bytes() == content
+    assert rebuilt > 150
+    assert [path.name for path in store.path.parent.iterdir()] == [store.path.name]
+
+
+def figures(folder):
+    """metrics.jsonl without its times."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "samples_per_s"} for line in lines]
+
+
+def _delete_one(store):
+    next(store.glob("*.npy")).unlink()
+
+
+def _delete_the_folder(store):
+    shutil.rmtree(store)
+
+
+def _truncate(store):
+    for path in store.glob("*.npy"):
+        os.truncate(path, path.stat().st_size - 100)
+
+
+def _garble(store):
+    for path in store.glob("*.npy"):
+        path.write_bytes(b"\x93NUMPY" + bytes(range(256)))
+
+
+def _a_folder_of_its_name(store):
+    path = next(store.glob("*.npy"))
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.slow
+def test_damage_between_runs_changes_no_figure(launch, small, tmp_path):
+    """One run of one epoch after another, the store damaged in between; then resumed to the end."""
+    whole, parts, store = tmp_path / "whole", tmp_path / "parts", tmp_path / "data" / ".decoded"
+    damages = [_delete_one, _delete_the_folder, _truncate, _garble]
+    argv = ["--config_file", small, "--resume", "auto", "SOLVER.WARMUP_EPOCHS", 0, "SOLVER.MIN_LR_FACTOR", 1]
+    launch("train_net", *argv, "SOLVER.MAX_EPOCHS", len(damages) + 1, "OUTPUT_DIR", whole).ends_well()
+    for epoch, damage in enumerate([None, *damages], start=1):
+        if damage is not None:
+            damage(store)
+        launch("train_net", *argv, "SOLVER.MAX_EPOCHS", epoch, "OUTPUT_DIR", parts).ends_well()
+    assert figures(parts) == figures(whole)
+
+
+def test_a_folder_in_the_stores_place_is_refused(launch, small, tmp_path):
+    store = tmp_path / "data" / ".decoded"
+    launch("train_net", "--config_file", small).ends_well()
+    _a_folder_of_its_name(store)
+    launch("train_net", "--config_file", small).is_refused(str(store), "DATALOADER.CACHE_DIR")
+    assert not list(store.glob("*.tmp"))
+
+
+@pytest.mark.slow
+def test_changed_images_are_seen_by_the_next_run(launch, small, tmp_path):
+    """The store of before is outdated; the run has the figures of one that never had a store."""
+    launch("train_net", "--config_file", small, "OUTPUT_DIR", tmp_path / "before").ends_well()
+    for i, path in enumerate(sorted((tmp_path / "data").glob("RGBNT201/train_171/RGB/*"))):
+        write_image(path, seed=1000 + i)
+    for cache in ("auto", "off"):
+        argv = ["DATALOADER.CACHE", cache, "OUTPUT_DIR", tmp_path / cache]
+        launch("train_net", "--config_file", small, *argv).ends_well()
+    assert figures(tmp_path / "auto") == figures(tmp_path / "off") != figures(tmp_path / "before")
+
+
+def _build_slowly():
+    """In the child: decode an image in 20 ms, so that builders overlap."""
+    import time
+
+    from data import store
+
+    decode = store.decode_sample
+    store.decode_sample = lambda *args: time.sleep(0.02) or decode(*args)
+
+
+def _die_in_building():
+    """In the child: be killed at the tenth image."""
+    from data import store
+
+    decode, done = store.decode_sample, []
+
+    def dying(*args):
+        done.append(1)
+        if len(done) == 10:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return decode(*args)
+
+    store.decode_sample = dying
+
+
+@pytest.mark.slow
+def test_runs_that_build_one_store_at_once_one_of_them_killed(launch, small, tmp_path):
+    runs = [
+        launch("train_net", "--config_file", small, "OUTPUT_DIR", tmp_path / name, before=(before,))
+        for name, before in (("a", _build_slowly), ("dead", _die_in_building), ("b", _build_slowly))
+    ]
+    assert runs[1].wait() == -signal.SIGKILL
+    runs[0].ends_well()
+    runs[2].ends_well()
+    assert figures(tmp_path / "a") == figures(tmp_path / "b")
+    one, two = (torch.load(tmp_path / name / "last.pth", weights_only=True)["model"] for name in "ab")
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    store = tmp_path / "data" / ".decoded"
+    assert len(list(store.glob("*.npy"))) == 2 and len(list(store.glob("*.tmp"))) <= 1, "the dead one's, for an hour"
+
+
+def _kill_a_worker():
+    """In the child: the system ends a process of the loader in the second epoch."""
+    from engine.train import Trainer
+
+    step = Trainer.train_step
+
+    def killing(trainer, batch):
+        if (trainer.state.epoch, trainer.state.step) == (1, 0):
+            os.kill(trainer.loader._iterator._workers[0].pid, signal.SIGKILL)
+        return step(trainer, batch)
+
+    Trainer.train_step = killing
+
+
+@pytest.mark.slow
+def test_a_loader_process_that_is_killed_ends_the_run_with_a_reason(launch, small, tmp_path):
+    argv = ["--config_file", small, "DATALOADER.NUM_WORKERS", 1, "SOLVER.MAX_EPOCHS", 4]
+    launch("train_net", *argv, before=(_kill_a_worker,)).is_refused("A process of the loader", "DATALOADER.NUM_WORKERS")
+    assert torch.load(tmp_path / "out" / "last.pth", weights_only=True)["epoch"] >= 1
+    launch("train_net", *argv, "--resume", "auto").ends_well()
