@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from pathlib import Path
 
 from configs import get_cfg
 from data.build import build_data
-from engine.build import build_evaluator
-from engine.checkpoint import BEST, load_checkpoint, load_model_state
+from engine.build import build_evaluator, find_weights, load_model
+from engine.checkpoint import load_checkpoint
 from engine.evaluate import format_table, result_row
 from engine.precision import resolve_device
 from engine.run_folder import RunFolder
-from modeling import build_model
 from train_net import DEFAULT_CONFIG
 from utils.errors import run_script
 from utils.logging import setup_logging
@@ -39,18 +37,11 @@ def main() -> int:
     setup_logging()
     cfg = get_cfg(args.config_file, args.opts)
     device = resolve_device(cfg.MODEL.DEVICE)
-    weights = Path(args.weights or cfg.TEST.WEIGHT or Path(cfg.OUTPUT_DIR) / BEST)
+    weights = find_weights(cfg, args.weights)
     content = load_checkpoint(weights)
 
     data = build_data(cfg)
-    model = build_model(
-        cfg,
-        num_classes=len(content.get("pids", data.train_pids)),
-        num_cameras=content.get("num_cameras", data.num_cameras),
-        pretrained=False,
-    )
-    load_model_state(model, content.get("model", content), str(weights))
-    model.to(device)
+    model = load_model(cfg, data, content, str(weights)).to(device)
     record = build_evaluator(cfg, data.test, model, device)(model)
     row = result_row(weights.name, {"epoch": content.get("epoch"), **record})
     folder = RunFolder(cfg.OUTPUT_DIR)
