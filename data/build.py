@@ -112,7 +112,9 @@ def _leave_signals_to_the_trainer(_worker: int) -> None:
 
 
 def _open_store(cfg: CfgNode, samples: Sequence[Sample]) -> ImageStore:
-    cache_dir = Path(cfg.DATALOADER.CACHE_DIR or Path(cfg.DATASETS.ROOT_DIR) / ".decoded")
+    root = Path(cfg.DATASETS.ROOT_DIR)
+    beside = root.parent if root.is_file() else root  # a manifest is a file
+    cache_dir = Path(cfg.DATALOADER.CACHE_DIR or beside / ".decoded")
     return open_store(
         samples,
         size_hw=tuple(cfg.INPUT.SIZE_TRAIN),

@@ -9,17 +9,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from data.records import MODALITIES
 from tools.pictures.scene import Scene
-from tools.pictures.sheet import Sheet, cell_size, outline, show_image, show_map, to_grey
-from tools.pictures.style import SCORE_MAP, Picture, save
+from tools.pictures.sheet import Sheet, cell_size, grey_ground, outline, show_image, show_map
+from tools.pictures.style import LEAST_PEAK, WEIGHT_MAP, Picture, save
 from utils.errors import UserError
 
-CELL, GAP, LEFT, TOP, BOTTOM = 2.1, 0.12, 0.5, 0.95, 0.6  # inches
-OPACITY = 0.65
+CELL, GAP, LEFT, TOP, BOTTOM = 2.1, 0.12, 0.5, 0.85, 0.55  # inches
+OPACITY = 0.85
+"""Of the patch that gets most; the others are the fainter the less they get."""
 CAPTION = (
     "How much of its attention {who} gives to each patch, as a multiple of an even share, the mean over the heads. "
     "Last: in {block}. Rollout: followed through all blocks up to it, the residual connection counted as half "
@@ -29,6 +31,8 @@ CAPTION = (
 
 def draw_attention(scene: Scene, index: int, folder: Path, *, dpi: int) -> Picture:
     """The picture of sample `index`."""
+    from matplotlib.colors import PowerNorm
+
     backbone = scene.model.backbone
     with recorded_attention(backbone.vit) as recorded:
         scene.output(index)
@@ -51,26 +55,26 @@ def draw_attention(scene: Scene, index: int, folder: Path, *, dpi: int) -> Pictu
     shown = [m for m, image in enumerate(pixels) if image is not None]
     for m, name in enumerate(MODALITIES):
         y = TOP + m * (height + GAP)
-        sheet.text(
-            LEFT - 0.12, y + height / 2, name, ha="right", va="center", rotation=90, fontsize=10, fontweight="bold"
-        )
+        sheet.row_label(LEFT, y + height / 2, name)
         show_image(sheet.axes(x[0], y, width, height), pixels[m])
-    sheet.text(x[0], TOP - 0.2, "image", fontweight="bold")
+    sheet.text(x[0], TOP - 0.07, "image", va="baseline", fontweight="bold")
     for left, (name, values) in zip(x[1:], columns.items(), strict=True):
-        peak = float(values[shown].max())
+        peak = max(LEAST_PEAK, float(values[shown].max()))
         for m, image in enumerate(pixels):
             axes = sheet.axes(left, TOP + m * (height + GAP), width, height)
             if image is None:
                 show_image(axes, None)
                 continue
-            show_image(axes, to_grey(image))
-            options = {"cmap": SCORE_MAP, "vmin": 0, "vmax": peak, "alpha": OPACITY}
-            drawn = show_map(axes, values[m].numpy(), backbone.grid, scene.display_hw, **options)
+            show_image(axes, grey_ground(image))
+            share = values[m].numpy()
+            opacity = OPACITY * np.sqrt(share / peak).reshape(backbone.grid)
+            norm = PowerNorm(0.5, 0, peak)  # a few patches get much more than the rest
+            drawn = show_map(axes, share, backbone.grid, scene.display_hw, WEIGHT_MAP, norm=norm, alpha=opacity)
             outline(axes, mask)
         title = block if name == "last" else "rollout"
-        sheet.text(left, TOP - 0.2, title, fontweight="bold")
+        sheet.text(left, TOP - 0.07, title, va="baseline", fontweight="bold")
         bottom = TOP + len(MODALITIES) * (height + GAP) + 0.02
-        sheet.colour_bar(drawn, left, bottom, width, "x an even share")
+        sheet.colour_bar(drawn, left, bottom, width - GAP, "x an even share")
     path = save(sheet.figure, folder / f"attention_{index}_{Path(sample.name).stem}.png", dpi=dpi)
     return Picture(path, f"Attention on {sample.name}", CAPTION.format(who=who, block=block))
 

@@ -72,7 +72,7 @@ def gather(records: Iterable[Mapping[str, Any]]) -> Series:
         for panel, name, value in _values(record):
             if math.isfinite(value):
                 series.setdefault(panel, {}).setdefault(name, []).append((record["epoch"], value))
-    order = ["loss", *(f"{kind} loss" for kind in ("id", "triplet")), *FIGURES.values(), "learning rate"]
+    order = [*(f"{kind} loss" for kind in ("total", "id", "triplet")), *FIGURES.values(), "learning rate"]
     return {
         panel: series[panel] for panel in sorted(series, key=lambda p: order.index(p) if p in order else len(order))
     }
@@ -82,7 +82,7 @@ def _values(record: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
     """Panel, name and value of each number in a record that is drawn."""
     for name, value in record.get("losses", {}).items():
         kind, _, head = name.rpartition("/")
-        yield (f"{kind} loss", head, value) if kind else ("loss", name, value)
+        yield (f"{kind} loss", head, value) if kind else (f"{name} loss", name, value)
     for pattern, scores in record.get("eval", {}).items():
         for figure, panel in FIGURES.items():
             yield panel, pattern, scores[figure]
@@ -96,9 +96,9 @@ def _diagnostics(panel: str, values: Mapping[str, Any]) -> Iterator[tuple[str, s
     """The numbers of a dict share a panel, those of a dict within it have one of their own."""
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from _diagnostics(f"{panel}: {name}", value)
+            yield from _diagnostics(f"{panel}: {name.replace('_', ' ')}", value)
         elif isinstance(value, (int, float)):
-            yield panel, name, value
+            yield panel, name.replace("_", " "), value
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:

@@ -10,9 +10,10 @@ from tools.pictures.ranks import colour_of, mark_of, name_of
 from tools.pictures.scene import Scene
 from tools.pictures.sheet import Sheet, cell_size, show_image
 from tools.pictures.style import FAINT, INK, Picture, save
+from utils.errors import UserError
 
 WRONG_SHOWN = 5
-CELL, GAP, INNER, LEFT, TOP, HEAD, NOTE = 1.05, 0.16, 0.03, 0.3, 0.72, 0.52, 0.22  # inches
+CELL, GAP, INNER, LEFT, TOP, HEAD, NOTE = 1.05, 0.16, 0.03, 0.3, 0.72, 0.56, 0.3  # inches
 NAMED = 4
 """Identities that a query is said to be mistaken for."""
 CAPTION = (
@@ -22,9 +23,15 @@ CAPTION = (
 
 
 def draw_failures(scene: Scene, count: int, folder: Path, *, dpi: int) -> Picture:
-    """The picture of the `count` worst queries."""
+    """The picture of the `count` worst queries.
+
+    Raises:
+        UserError: there is none, for every query has all its matches first.
+    """
     split, ranking = scene.split, scene.ranking
-    queries = ranking.by_ap()[:count]
+    queries = [query for query in ranking.by_ap()[:count] if ranking.ap[query] < 1]
+    if not queries:
+        raise UserError("There are no failures: every query finds all its matches before anything else.")
     width, height = cell_size(scene.display_hw, CELL)
     beside = height >= width
     strip = (3 * width + 2 * INNER, height) if beside else (width, 3 * height + 2 * INNER)
@@ -51,8 +58,8 @@ def draw_failures(scene: Scene, count: int, folder: Path, *, dpi: int) -> Pictur
             dashed = match is not None and not match.correct
             sheet.frame(left, y + HEAD, *strip, colour, dashed=dashed)
             head = "query" if match is None else f"{match.rank} {mark_of(match)}"
-            sheet.text(left, y + HEAD - 0.04, head, va="bottom", color=colour, fontweight="bold")
-            note = name_of(scene, where).replace("\n", ", ") + ("" if match is None else f", d {match.distance:.2f}")
+            sheet.text(left, y + HEAD - 0.06, head, va="baseline", color=colour, fontweight="bold")
+            note = name_of(scene, where).replace("\n", ", ") + ("" if match is None else f"\nd {match.distance:.3f}")
             sheet.text(left, y + HEAD + strip[1] + 0.05, note, fontsize=6.5, color=FAINT)
     path = save(sheet.figure, folder / "failures.png", dpi=dpi)
     direction = "side by side" if beside else "one below the other"

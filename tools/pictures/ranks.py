@@ -12,7 +12,7 @@ from tools.pictures.sheet import Sheet, cell_size, show_image
 from tools.pictures.style import CORRECT, FAINT, INK, WRONG, Picture, save
 
 SHOWN = 10
-CELL, GAP, ROW_GAP, LEFT, TOP, NOTE = 1.25, 0.16, 0.04, 0.55, 1.0, 0.5  # inches; NOTE is the text under a column
+CELL, GAP, ROW_GAP, LEFT, TOP, NOTE = 1.25, 0.16, 0.04, 0.55, 0.9, 0.5  # inches; NOTE is the text under a column
 CAPTION = (
     "The query and the gallery images nearest to it, after the protocol has taken out those of its own identity in "
     "its own {view}. A full green frame and a tick is the same identity, a broken red one and a cross another. "
@@ -34,7 +34,7 @@ def draw_ranks(scene: Scene, query: int, folder: Path, *, dpi: int) -> Picture:
     sheet.title(LEFT, 0.12, f"Query {sample.name}", describe(scene, query, matches))
     for m, name in enumerate(MODALITIES):
         y = TOP + m * (height + ROW_GAP) + height / 2
-        sheet.text(LEFT - 0.12, y, name, ha="right", va="center", rotation=90, fontsize=9, fontweight="bold")
+        sheet.row_label(LEFT, y, name)
     for left, match in zip(x, [None, *shown], strict=True):
         where = index if match is None else match.index
         for m, image in enumerate(scene.pixels(where)):
@@ -43,8 +43,8 @@ def draw_ranks(scene: Scene, query: int, folder: Path, *, dpi: int) -> Picture:
         sheet.frame(left, TOP, width, column_height, colour, dashed=match is not None and not match.correct)
         head = "query" if match is None else f"{match.rank} {mark_of(match)}"
         middle = left + width / 2
-        sheet.text(middle, TOP - 0.07, head, ha="center", va="bottom", color=colour, fontweight="bold", fontsize=9)
-        note = name_of(scene, where) + ("" if match is None else f"\nd {match.distance:.2f}")
+        sheet.text(middle, TOP - 0.07, head, ha="center", va="baseline", color=colour, fontweight="bold", fontsize=9)
+        note = name_of(scene, where) + ("" if match is None else f"\nd {match.distance:.3f}")
         sheet.text(middle, TOP + column_height + 0.07, note, ha="center", fontsize=6.5, color=FAINT)
     path = save(sheet.figure, folder / f"ranks_{query}_{Path(sample.name).stem}.png", dpi=dpi)
     return Picture(path, f"Ranking for {sample.name}", CAPTION.format(view=split.protocol))

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 DIMMED = 0.22
 """How much of a dropped patch's contrast is left."""
+GROUND = 0.7
+"""How much of its brightness an image under a map has left."""
 
 
 class Sheet:
@@ -42,6 +44,10 @@ class Sheet:
         self.text(x, y, title, fontsize=11, fontweight="bold")
         self.text(x, y + 0.23, subtitle, fontsize=8, color=FAINT)
 
+    def row_label(self, x: float, y: float, text: str) -> None:
+        """The name of a row, upright, in the middle of its height `y` and left of `x`."""
+        self.text(x - 0.12, y, text, ha="right", va="center", rotation=90, fontsize=10, fontweight="bold")
+
     def frame(self, x: float, y: float, width: float, height: float, colour: str, *, dashed: bool = False) -> None:
         """A frame around a box."""
         from matplotlib.patches import Rectangle
@@ -56,11 +62,14 @@ class Sheet:
 
     def colour_bar(self, mappable: Any, x: float, y: float, width: float, label: str) -> None:
         """A flat horizontal colour bar with its label below, 0.45 inches in all."""
+        from matplotlib.cm import ScalarMappable
+
         bar_axes = self.figure.add_axes(self._box(x, y, width, 0.09))
-        bar = self.figure.colorbar(mappable, cax=bar_axes, orientation="horizontal")
+        opaque = ScalarMappable(mappable.norm, mappable.cmap)
+        bar = self.figure.colorbar(opaque, cax=bar_axes, orientation="horizontal")
         bar.outline.set_visible(False)
         bar.ax.tick_params(length=2, pad=1.5)
-        bar.ax.locator_params(nbins=4)
+        bar.ax.locator_params(nbins=3)
         bar.set_label(label, fontsize=7, labelpad=2)
 
     def _box(self, x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
@@ -86,20 +95,24 @@ def show_image(axes: Axes, image: np.ndarray | None) -> None:
     axes.text(0.5, 0.5, "absent", ha="center", va="center", fontsize=7, color=FAINT, transform=axes.transAxes)
 
 
-def show_map(axes: Axes, values: np.ndarray, grid: tuple[int, int], size_hw: tuple[int, int], **options: Any) -> Any:
+def show_map(
+    axes: Axes, values: np.ndarray, grid: tuple[int, int], size_hw: tuple[int, int], cmap: str, **options: Any
+) -> Any:
     """Values (N,) by patch, nan left blank, as a map over an image of `size_hw`; what a colour bar takes."""
+    from matplotlib import colormaps
+
     height, width = size_hw
     return axes.imshow(
-        np.ma.masked_invalid(values.reshape(grid)), aspect="auto", interpolation="nearest",
-        extent=(-0.5, width - 0.5, height - 0.5, -0.5), **options,
+        values.reshape(grid), aspect="auto", interpolation="nearest", extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+        cmap=colormaps[cmap].with_extremes(bad=ABSENT), **options,
     )  # fmt: skip
 
 
 def outline(axes: Axes, mask: np.ndarray | None) -> None:
     """The contour of `mask` (H, W) in [0, 1], white on dark so that it shows on any ground; nothing for None."""
     if mask is not None and mask.min() < 0.5 < mask.max():
-        axes.contour(mask, levels=[0.5], colors="#000000", linewidths=1.8)
-        axes.contour(mask, levels=[0.5], colors="#ffffff", linewidths=0.9)
+        axes.contour(mask, levels=[0.5], colors="#000000", linewidths=1.5)
+        axes.contour(mask, levels=[0.5], colors="#ffffff", linewidths=0.7)
 
 
 def kept_patches(indices: Sequence[int] | np.ndarray, num_patches: int) -> np.ndarray:
@@ -122,7 +135,7 @@ def dim_dropped(image: np.ndarray, kept: np.ndarray, grid: tuple[int, int]) -> n
     return np.where(shown, image, faded.round().astype(np.uint8))
 
 
-def to_grey(image: np.ndarray) -> np.ndarray:
-    """An image (H, W, 3) uint8 as three times its luma, the ground for a coloured map."""
-    luma = (image @ np.array([0.299, 0.587, 0.114])).round().astype(np.uint8)
+def grey_ground(image: np.ndarray) -> np.ndarray:
+    """An image (H, W, 3) uint8 as its darkened luma, three times: the ground for a coloured map."""
+    luma = (GROUND * image @ np.array([0.299, 0.587, 0.114])).round().astype(np.uint8)
     return np.repeat(luma[..., None], 3, axis=2)

@@ -21,6 +21,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ((), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2), (3, 1), (8, 3))
 SCORE_MAP, WEIGHT_MAP = "viridis", "magma"
 """Of equal steps in lightness, dark is little."""
+LEAST_PEAK = 2.0
+"""Where 1 is an even share, the scale reaches at least this far, so that an even map is not all bright."""
 
 _RC = {
     "font.family": "DejaVu Sans",

@@ -5,7 +5,10 @@ Shapes: M modality, N patches, S kept patches, T aggregated tokens.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,24 +16,62 @@ from torch import Tensor
 
 from data.masks import patch_coverage
 from data.records import MODALITIES
+from modeling.sdtps import Selection
 from tools.pictures.scene import Scene
 from tools.pictures.sheet import Sheet, cell_size, dim_dropped, kept_patches, outline, show_image, show_map
-from tools.pictures.style import ABSENT, FAINT, SCORE_MAP, WEIGHT_MAP, Picture, save
+from tools.pictures.style import FAINT, LEAST_PEAK, SCORE_MAP, WEIGHT_MAP, Picture, save
 from utils.errors import UserError
 
-CELL, GAP, NOTE, LEFT, TOP, BOTTOM = 1.9, 0.12, 0.4, 0.5, 0.95, 0.6  # inches; NOTE is the text under a cell
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+CELL, GAP, NOTE, LEFT, TOP, BOTTOM = 1.9, 0.12, 0.42, 0.5, 0.85, 0.55  # inches; NOTE is the text under a cell
+FIXED = 3
+"""Columns before those of the tokens: image, score, kept."""
 TOKENS = 4
 """Aggregated tokens shown of each modality."""
 CAPTION = (
     "A row per modality. Score: how much each patch matters, by the predictor and the globals of all three modalities. "
     "Kept: the best patches, the others faded. Tokens: how an aggregated token is mixed from the kept patches, in "
-    "multiples of an even mixture, with the number of patches that it effectively draws on (the exponential of the "
-    "entropy of its weights)."
+    "multiples of an even mixture, with how many of them it effectively draws on (the exponential of the entropy "
+    "of its weights)."
 )
 OUTLINE = " The outline is the object's true one, which the model never sees."
 
 
-def draw_tokens(scene: Scene, index: int, folder: Path, *, dpi: int, tokens: tuple[int, ...] | None = None) -> Picture:
+@dataclass(frozen=True)
+class Part:
+    """What SDTPS made of one modality of one image, and which of its tokens are shown."""
+
+    score: Tensor
+    """(N,)."""
+    indices: Tensor
+    """(S,)."""
+    weights: Tensor
+    """(T, S)."""
+    tokens: list[int]
+
+    @property
+    def kept(self) -> np.ndarray:
+        """(N,) bool."""
+        return kept_patches(self.indices, len(self.score))
+
+    @property
+    def relative(self) -> Tensor:
+        """(T, S), the weights as multiples of an even mixture."""
+        return self.weights * len(self.indices)
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Ends of the colour scales, common to the modalities that are shown."""
+
+    lowest_score: float
+    highest_score: float
+    highest_weight: float
+
+
+def draw_tokens(scene: Scene, index: int, folder: Path, *, dpi: int, tokens: Sequence[int] | None = None) -> Picture:
     """The picture of sample `index`.
 
     Args:
@@ -39,68 +80,96 @@ def draw_tokens(scene: Scene, index: int, folder: Path, *, dpi: int, tokens: tup
     Raises:
         UserError: the model has no SDTPS, or no such token.
     """
-    selection = scene.output(index).selection
+    parts = read_parts(scene.output(index).selection, tokens)
+    sample, pixels, mask = scene.split.samples[index], scene.pixels(index), scene.mask(index)
+    shown = [part for part, image in zip(parts, pixels, strict=True) if image is not None]
+    scales = Scales(
+        min(float(part.score.min()) for part in shown),
+        max(float(part.score.max()) for part in shown),
+        max(LEAST_PEAK, *(float(part.relative[part.tokens].max()) for part in shown)),
+    )
+
+    width, height = cell_size(scene.display_hw, CELL)
+    columns = FIXED + len(parts[0].tokens)
+    x = [LEFT + column * (width + GAP) + (GAP if column >= FIXED else 0.0) for column in range(columns)]
+    rows = [TOP + m * (height + NOTE) for m in range(len(MODALITIES))]
+    bottom = rows[-1] + height + NOTE
+    sheet = Sheet(max(x[-1] + width + 0.2, 6.0), bottom + BOTTOM)
+    rows_of_grid, columns_of_grid = scene.model.backbone.grid
+    sheet.title(
+        LEFT, 0.12, f"What SDTPS keeps of {sample.name}",
+        f"id {sample.pid}, camera {sample.camera + 1}; {rows_of_grid} x {columns_of_grid} patches",
+    )  # fmt: skip
+    heads = ("image", "score", "kept", "aggregated tokens: weights of the kept patches")
+    for left, head in zip(x, heads, strict=False):
+        sheet.text(left, TOP - 0.07, head, va="baseline", fontweight="bold")
+    for name, y, part, image in zip(MODALITIES, rows, parts, pixels, strict=True):
+        sheet.row_label(LEFT, y + height / 2, name)
+        cells = [sheet.axes(left, y, width, height) for left in x]
+        if image is None:
+            for axes in cells:
+                show_image(axes, None)
+            continue
+        score_map, weight_map = _draw_part(cells, part, image, mask, scene.model.backbone.grid, scales)
+        kept = f"{len(part.indices)} of {len(part.score)}"
+        coverage = patch_coverage([sample], scene.model.backbone.grid)
+        if coverage is not None:
+            of_kept, of_all = share_on_object(part.kept, coverage[0])
+            kept += f"; {100 * of_kept:.0f} % on the\nobject (of all: {100 * of_all:.0f} %)"
+        effective = effective_patches(part.weights[part.tokens]).tolist()
+        made_of = [
+            f"token {token} draws\non {count:.1f} of {len(part.indices)}"
+            for token, count in zip(part.tokens, effective, strict=True)
+        ]
+        for left, note in zip(x[FIXED - 1 :], [kept, *made_of], strict=True):
+            sheet.text(left, y + height + 0.04, note, fontsize=6.5, color=FAINT)
+    sheet.colour_bar(score_map, x[1], bottom + 0.05, width, "score")
+    sheet.colour_bar(weight_map, x[FIXED], bottom + 0.05, min(2 * width + GAP, 2.0), "weight, 1 = an even mixture")
+    path = save(sheet.figure, folder / f"tokens_{index}_{Path(sample.name).stem}.png", dpi=dpi)
+    return Picture(path, f"Tokens of {sample.name}", CAPTION + (OUTLINE if mask is not None else ""))
+
+
+def _draw_part(
+    cells: Sequence[Axes],
+    part: Part,
+    image: np.ndarray,
+    mask: np.ndarray | None,
+    grid: tuple[int, int],
+    scales: Scales,
+) -> tuple[Any, Any]:
+    """Fill the cells of a modality; what the colour bars of score and weights take."""
+    size = image.shape[:2]
+    ends = {"vmin": scales.lowest_score, "vmax": scales.highest_score}
+    show_image(cells[0], image)
+    score_map = show_map(cells[1], part.score.numpy(), grid, size, cmap=SCORE_MAP, **ends)
+    show_image(cells[2], dim_dropped(image, part.kept, grid))
+    for axes, token in zip(cells[FIXED:], part.tokens, strict=True):
+        values = on_patches(part.relative[token], part.indices, len(part.score))
+        weight_map = show_map(axes, values, grid, size, cmap=WEIGHT_MAP, vmin=0, vmax=scales.highest_weight)
+    for axes in cells[1:]:
+        outline(axes, mask)
+    return score_map, weight_map
+
+
+def read_parts(selection: Selection | None, tokens: Sequence[int] | None) -> list[Part]:
+    """The first image's part of a selection, by modality.
+
+    Raises:
+        UserError: there is no selection, or no such token.
+    """
     if selection is None:
         raise UserError(
             "The model keeps all patches: there is no selection to be shown without SDTPS (MODEL.USE_SDTPS is False). "
             "The other pictures do without it."
         )
-    sample, pixels, mask = scene.split.samples[index], scene.pixels(index), scene.mask(index)
-    grid, size = scene.model.backbone.grid, scene.display_hw
-    coverage = patch_coverage([sample], grid)
-    scores = [score[0].cpu() for score in selection.score]
-    indices = [kept[0].cpu() for kept in selection.indices]
-    weights = [weight[0].cpu() for weight in selection.weights]
-    chosen = [choose_tokens(weight, tokens) for weight in weights]
-    shown = [m for m, image in enumerate(pixels) if image is not None]
-
-    width, height = cell_size(size, CELL)
-    columns = 3 + max(map(len, chosen))
-    note = NOTE if height >= width else NOTE - 0.1
-    x = [LEFT + column * (width + GAP) + (0.15 if column > 2 else 0.0) for column in range(columns)]
-    sheet = Sheet(x[-1] + width + 0.2, TOP + len(MODALITIES) * (height + note) + BOTTOM)
-    what = f"id {sample.pid}, camera {sample.camera + 1}"
-    sheet.title(LEFT, 0.12, f"What SDTPS keeps of {sample.name}", f"{what}; grid of {grid[0]} x {grid[1]} patches")
-    for column, name in enumerate(("image", "score", "kept")):
-        sheet.text(x[column], TOP - 0.2, name, fontweight="bold")
-    sheet.text(x[3], TOP - 0.2, "aggregated tokens: weights of the kept patches", fontweight="bold")
-
-    low, high = min(float(scores[m].min()) for m in shown), max(float(scores[m].max()) for m in shown)
-    peak = max(float(weights[m][chosen[m]].max()) * weights[m].shape[1] for m in shown)
-    for m, name in enumerate(MODALITIES):
-        y = TOP + m * (height + note)
-        cells = [sheet.axes(x[column], y, width, height) for column in range(3 + len(chosen[m]))]
-        sheet.text(
-            LEFT - 0.12, y + height / 2, name, ha="right", va="center", rotation=90, fontsize=10, fontweight="bold"
-        )
-        if pixels[m] is None:
-            for axes in cells:
-                show_image(axes, None)
-            continue
-        kept = kept_patches(indices[m], scores[m].numel())
-        show_image(cells[0], pixels[m])
-        score_map = show_map(cells[1], scores[m].numpy(), grid, size, cmap=SCORE_MAP, vmin=low, vmax=high)
-        show_image(cells[2], dim_dropped(pixels[m], kept, grid))
-        for axes in cells[1:3]:
-            outline(axes, mask)
-        sheet.text(x[2], y + height + 0.04, _kept_note(kept, coverage), fontsize=6.5, color=FAINT)
-        for axes, left, token in zip(cells[3:], x[3:], chosen[m], strict=False):
-            values = on_patches(weights[m][token] * weights[m].shape[1], indices[m], kept.size)
-            axes.set_axis_on()
-            axes.set(xticks=[], yticks=[], facecolor=ABSENT)
-            axes.spines[:].set_visible(False)
-            weight_map = show_map(axes, values, grid, size, cmap=WEIGHT_MAP, vmin=0, vmax=peak)
-            outline(axes, mask)
-            effective = float(effective_patches(weights[m][token]))
-            sheet.text(left, y + height + 0.04, f"token {token}:\n{effective:.1f} patches", fontsize=6.5, color=FAINT)
-    y = TOP + len(MODALITIES) * (height + note) + 0.05
-    sheet.colour_bar(score_map, x[1], y, width, "score")
-    sheet.colour_bar(weight_map, x[3], y, 2 * width + GAP, "weight, 1 = an even mixture")
-    path = save(sheet.figure, folder / f"tokens_{index}_{Path(sample.name).stem}.png", dpi=dpi)
-    return Picture(path, f"Tokens of {sample.name}", CAPTION + (OUTLINE if mask is not None else ""))
+    parts = zip(selection.score, selection.indices, selection.weights, strict=True)
+    return [
+        Part(score[0].cpu(), indices[0].cpu(), weights[0].cpu(), choose_tokens(weights[0].cpu(), tokens))
+        for score, indices, weights in parts
+    ]
 
 
-def choose_tokens(weights: Tensor, wanted: tuple[int, ...] | None) -> list[int]:
+def choose_tokens(weights: Tensor, wanted: Sequence[int] | None) -> list[int]:
     """Rows of weights (T, S): the wanted ones, or the most peaked, most peaked first.
 
     Raises:
@@ -134,11 +203,3 @@ def share_on_object(kept: np.ndarray, coverage: Tensor) -> tuple[float, float]:
         coverage: (N,) share of each patch on the object.
     """
     return float(coverage[torch.from_numpy(kept)].mean()), float(coverage.mean())
-
-
-def _kept_note(kept: np.ndarray, coverage: Tensor | None) -> str:
-    counts = f"{kept.sum()} of {kept.size}"
-    if coverage is None:
-        return counts
-    of_kept, of_all = share_on_object(kept, coverage[0])
-    return f"{counts}; {100 * of_kept:.0f} % on\nfigure (all: {100 * of_all:.0f} %)"

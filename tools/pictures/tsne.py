@@ -27,9 +27,9 @@ METHODS = ("tsne", "pca")
 PERPLEXITY = 30.0
 SEED = 0
 CAPTION = (
-    "{method} of {shown} of the {total} test identities, a colour each and its number in the middle. Left the feature "
-    "'{feat}' that is ranked, a shape per {view}; right the globals of the single modalities, which one picture "
-    "shows together: a shape per modality. {warning}"
+    "{method} of {shown} of the {total} test identities, a colour each. Left the feature '{feat}' that is ranked, a "
+    "shape per {view}, the number of each identity in the middle of its points. Right, in the same colours, the "
+    "globals of the single modalities together, a shape per modality. {warning}"
 )
 WARNINGS = {
     "tsne": "t-SNE keeps neighbours together; distances between clusters and their sizes mean nothing.",
@@ -54,7 +54,9 @@ def draw_tsne(scene: Scene, folder: Path, *, dpi: int, num_ids: int = len(PALETT
     left, right = figure.subplots(1, 2)
     views = split.views[rows]
     view_names = {v: f"camera {v + 1}" if split.protocol == "camera" else f"scene {v}" for v in np.unique(views)}
-    _scatter(left, embed(headline, method), split.pids[rows], chosen, views, view_names)
+    points = embed(headline, method)
+    _scatter(left, points, split.pids[rows], chosen, views, view_names)
+    _name_ids(left, points, split.pids[rows], chosen)
     left.set_title(f"feature '{scene.model.feat}'")
     modality = np.broadcast_to(np.arange(len(MODALITIES)), present.shape)[present]
     pids_of = np.repeat(split.pids[rows][:, None], len(MODALITIES), axis=1)[present]
@@ -65,7 +67,7 @@ def draw_tsne(scene: Scene, folder: Path, *, dpi: int, num_ids: int = len(PALETT
     name = {"tsne": "t-SNE", "pca": "PCA"}[method]
     figure.suptitle(
         f"{name} of {len(chosen)} of {len(pids)} test identities, {len(rows)} triplets",
-        x=0.01, ha="left", fontsize=11, fontweight="bold",
+        x=0.004, ha="left", fontsize=11, fontweight="bold",
     )  # fmt: skip
     path = save(figure, folder / "tsne.png", dpi=dpi)
     caption = CAPTION.format(
@@ -128,10 +130,6 @@ def _scatter(
         for kind, marker in markers.items():
             x, y = points[(pids == pid) & (kinds == kind)].T
             axes.scatter(x, y, s=20, color=colour, marker=marker, linewidth=0.4, edgecolor=PAPER, alpha=0.9)
-    for pid, colour in zip(chosen, PALETTE, strict=False):
-        x, y = np.median(points[pids == pid], axis=0)
-        box = {"boxstyle": "round,pad=0.2", "facecolor": PAPER, "edgecolor": colour, "linewidth": 0.9, "alpha": 0.9}
-        axes.text(x, y, str(pid), ha="center", va="center", color=INK, fontsize=7, bbox=box)
     handles = [
         axes.scatter([], [], s=22, color=FAINT, marker=marker, label=kind_names[k]) for k, marker in markers.items()
     ]
@@ -141,3 +139,11 @@ def _scatter(
     axes.set(xticks=[], yticks=[])
     axes.margins(0.05)
     axes.spines[:].set_visible(True)
+
+
+def _name_ids(axes: Axes, points: np.ndarray, pids: np.ndarray, chosen: Sequence[int]) -> None:
+    """The number of each identity in the middle of its points (n, 2)."""
+    for pid, colour in zip(chosen, PALETTE, strict=False):
+        x, y = np.median(points[pids == pid], axis=0)
+        box = {"boxstyle": "round,pad=0.2", "facecolor": PAPER, "edgecolor": colour, "linewidth": 0.9, "alpha": 0.9}
+        axes.text(x, y, str(pid), ha="center", va="center", color=INK, fontsize=7, bbox=box)
