@@ -19,8 +19,6 @@ Series = dict[str, dict[str, list[tuple[int, float]]]]
 
 FIGURES = {"mAP": "mAP (%)", "R1": "Rank-1 (%)"}
 """Those of an evaluation that are drawn, and the titles of their panels."""
-DICTIONARIES = ("selection", "sdtps")
-"""Diagnostics that a record may hold."""
 COLUMNS, PANEL = 3, (3.6, 2.4)  # inches
 CAPTION_ONE = "From metrics.jsonl, a line per quantity."
 CAPTION_MANY = "From metrics.jsonl: a colour per run, a kind of line per quantity where a panel has several."
@@ -88,17 +86,19 @@ def _values(record: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
             yield panel, pattern, scores[figure]
     for group, rate in record.get("lr", {}).items():
         yield "learning rate", group, rate
-    for dictionary in DICTIONARIES:
-        yield from _diagnostics(dictionary, record.get(dictionary, {}))
+    for name, value in record.get("selection", {}).items():
+        yield "selection (%)", name.replace("_", " "), value
+    for name, value in record.get("sdtps", {}).items():
+        yield from _diagnostics(f"sdtps: {name.replace('_', ' ')}", value)
 
 
-def _diagnostics(panel: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
-    """The numbers of a dict share a panel, those of a dict within it have one of their own."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _diagnostics(f"{panel}: {name.replace('_', ' ')}", value)
-        elif isinstance(value, (int, float)):
-            yield panel, name.replace("_", " "), value
+def _diagnostics(panel: str, value: Any) -> Iterator[tuple[str, str, float]]:
+    """A number has a panel of its own, the numbers of a dict share one."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from ((panel, f"{name} {deeper}".strip(), number) for _, deeper, number in _diagnostics(panel, inner))
+    elif isinstance(value, (int, float)):
+        yield panel, "", value
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:
