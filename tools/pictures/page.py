@@ -16,13 +16,14 @@ body {{ margin: 0 auto; padding: 2rem 1.5rem 4rem; max-width: 76rem; color: {INK
 h1 {{ margin: 0 0 .8rem; font-size: 1.55rem; }}
 h2 {{ margin: 3rem 0 .4rem; padding-top: 1rem; border-top: 1px solid #ddd; font-size: 1.2rem; }}
 dl {{ display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.2rem; margin: 0; font-size: .9rem; }}
-dt, p, .left-out {{ color: {FAINT}; }}
+dt, p {{ color: {FAINT}; }}
 dd {{ margin: 0; overflow-wrap: anywhere; }}
 nav {{ margin: 1.2rem 0 0; font-size: .9rem; }}
 nav a {{ margin-right: 1.1rem; color: {CORRECT}; text-decoration: none; }}
 nav a:hover {{ text-decoration: underline; }}
 p {{ margin: 0 0 1rem; max-width: 62rem; font-size: .9rem; }}
-figure {{ margin: 0 0 1.6rem; }}
+.figures {{ display: flex; flex-wrap: wrap; gap: 1.6rem 2.4rem; }}
+figure {{ margin: 0; max-width: 100%; }}
 img {{ display: block; max-width: 100%; height: auto; }}
 """
 
@@ -57,10 +58,11 @@ def write_page(
 
 
 def _section(name: str, content: Sequence[Picture] | str, dpi: int) -> str:
+    head = f'<h2 id="{escape(name)}">{escape(name)}</h2>'
     if isinstance(content, str):
-        return f'<h2 id="{escape(name)}">{escape(name)}</h2>\n<p class="left-out">Left out. {escape(content)}</p>'
+        return f"{head}\n<p>Left out. {escape(content)}</p>"
     figures = "\n".join(_figure(picture, dpi) for picture in content)
-    return f'<h2 id="{escape(name)}">{escape(name)}</h2>\n<p>{escape(content[0].caption)}</p>\n{figures}'
+    return f'{head}\n<p>{escape(content[0].caption)}</p>\n<div class="figures">\n{figures}\n</div>'
 
 
 def _figure(picture: Picture, dpi: int) -> str:

@@ -103,8 +103,11 @@ def embed(features: Tensor, method: str) -> np.ndarray:
     manifold = import_extra(
         "sklearn.manifold", "t-SNE", package="scikit-learn", otherwise="take --method pca, which needs nothing"
     )
+    threadpoolctl = import_extra("threadpoolctl", "t-SNE")  # comes with scikit-learn
     perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
-    return manifold.TSNE(2, perplexity=perplexity, init="pca", random_state=SEED).fit_transform(features.numpy())
+    tsne = manifold.TSNE(2, perplexity=perplexity, init="pca", random_state=SEED)
+    with threadpoolctl.threadpool_limits(1):  # sums in one order; and a busy machine stalls threads of so little work
+        return tsne.fit_transform(features.numpy())
 
 
 def principal_components(features: Tensor) -> Tensor:
