@@ -64,12 +64,7 @@ class RunFolder:
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The lines of metrics.jsonl; a last line that was cut off is left out."""
-        path = self.path / METRICS
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                logger.info("warning: %s has a broken line, which is left out.", path)
+        return read_records(self.path / METRICS)
 
     def keep_records(self, until_epoch: int) -> None:
         """Drop the lines of epochs after `until_epoch`: a resumed run writes them again."""
@@ -93,6 +88,15 @@ class RunFolder:
         """Close the TensorBoard file."""
         if self._writer is not None:
             self._writer.close()
+
+
+def read_records(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of the metrics.jsonl at `path`, none where there is no such file; a broken line is left out."""
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            logger.info("warning: %s has a broken line, which is left out.", path)
 
 
 def _numbers(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

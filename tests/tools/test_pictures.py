@@ -19,7 +19,7 @@ from tools.pictures.ranks import spread_queries
 from tools.pictures.scene import find_samples, spread
 from tools.pictures.sheet import dim_dropped, kept_patches, to_pixels
 from tools.pictures.style import new_figure
-from tools.pictures.tokens import choose_tokens, effective_patches, on_patches, share_on_object
+from tools.pictures.tokens import Part, choose_tokens, effective_patches, notes, on_patches, share_on_object
 from tools.pictures.tsne import embed, principal_components
 from utils.errors import UserError
 
@@ -53,6 +53,15 @@ def test_effective_patches_and_the_most_peaked_tokens():
 def test_weights_go_to_the_patches_they_are_of():
     values = on_patches(torch.tensor([0.7, 0.3]), torch.tensor([3, 1]), 4)
     np.testing.assert_allclose(values, [np.nan, 0.3, np.nan, 0.7])
+
+
+def test_notes_say_how_many_are_kept_and_where():
+    part = Part(torch.zeros(4), torch.tensor([0, 2]), torch.tensor([[1.0, 0.0], [0.5, 0.5]]), [1, 0])
+    tokens = ["token 1 draws\non 2.0 of 2", "token 0 draws\non 1.0 of 2"]
+    assert notes(part, None) == ["2 of 4", *tokens]
+    assert notes(part, torch.tensor([[1.0, 0.0, 0.5, 0.1]])) == [
+        "2 of 4; 75 % on the\nobject (of all: 40 %)", *tokens,
+    ]  # fmt: skip
 
 
 def test_share_on_the_object_is_of_the_area():

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.run_folder import METRICS, RunFolder
+from engine.run_folder import METRICS, read_records
 from tools.pictures.style import DASHES, INK, PALETTE, Picture, new_figure, save
 from utils.errors import UserError
 
@@ -57,7 +57,7 @@ def read_series(run: Path) -> Series:
     Raises:
         UserError: it has no metrics.jsonl, or an empty one.
     """
-    series = gather(RunFolder(run).records()) if (run / METRICS).is_file() else {}
+    series = gather(read_records(run / METRICS))
     if not series:
         raise UserError(f"There are no records in {run / METRICS}. Give the OUTPUT_DIR of a run by --run.")
     return series

@@ -12,7 +12,7 @@ from tools.pictures.sheet import Sheet, cell_size, show_image
 from tools.pictures.style import CORRECT, FAINT, INK, WRONG, Picture, save
 
 SHOWN = 10
-CELL, GAP, ROW_GAP, LEFT, TOP, NOTE = 1.25, 0.16, 0.04, 0.55, 0.9, 0.5  # inches; NOTE is the text under a column
+CELL, GAP, ROW_GAP, LEFT, TOP, NOTE = 1.25, 0.16, 0.04, 0.55, 0.9, 0.56  # inches; NOTE is the text under a column
 CAPTION = (
     "The query and the gallery images nearest to it, after the protocol has taken out those of its own identity in "
     "its own {view}. A full green frame and a tick is the same identity, a broken red one and a cross another. "

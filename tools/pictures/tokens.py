@@ -82,6 +82,7 @@ def draw_tokens(scene: Scene, index: int, folder: Path, *, dpi: int, tokens: Seq
     """
     parts = read_parts(scene.output(index).selection, tokens)
     sample, pixels, mask = scene.split.samples[index], scene.pixels(index), scene.mask(index)
+    coverage = patch_coverage([sample], scene.model.backbone.grid)
     shown = [part for part, image in zip(parts, pixels, strict=True) if image is not None]
     scales = Scales(
         min(float(part.score.min()) for part in shown),
@@ -111,22 +112,25 @@ def draw_tokens(scene: Scene, index: int, folder: Path, *, dpi: int, tokens: Seq
                 show_image(axes, None)
             continue
         score_map, weight_map = _draw_part(cells, part, image, mask, scene.model.backbone.grid, scales)
-        kept = f"{len(part.indices)} of {len(part.score)}"
-        coverage = patch_coverage([sample], scene.model.backbone.grid)
-        if coverage is not None:
-            of_kept, of_all = share_on_object(part.kept, coverage[0])
-            kept += f"; {100 * of_kept:.0f} % on the\nobject (of all: {100 * of_all:.0f} %)"
-        effective = effective_patches(part.weights[part.tokens]).tolist()
-        made_of = [
-            f"token {token} draws\non {count:.1f} of {len(part.indices)}"
-            for token, count in zip(part.tokens, effective, strict=True)
-        ]
-        for left, note in zip(x[FIXED - 1 :], [kept, *made_of], strict=True):
+        for left, note in zip(x[FIXED - 1 :], notes(part, coverage), strict=True):
             sheet.text(left, y + height + 0.04, note, fontsize=6.5, color=FAINT)
     sheet.colour_bar(score_map, x[1], bottom + 0.05, width, "score")
     sheet.colour_bar(weight_map, x[FIXED], bottom + 0.05, min(2 * width + GAP, 2.0), "weight, 1 = an even mixture")
     path = save(sheet.figure, folder / f"tokens_{index}_{Path(sample.name).stem}.png", dpi=dpi)
     return Picture(path, f"Tokens of {sample.name}", CAPTION + (OUTLINE if mask is not None else ""))
+
+
+def notes(part: Part, coverage: Tensor | None) -> list[str]:
+    """What stands under the kept patches and under each token; `coverage` (1, N) where the object is known."""
+    kept = f"{len(part.indices)} of {len(part.score)}"
+    if coverage is not None:
+        of_kept, of_all = share_on_object(part.kept, coverage[0])
+        kept += f"; {100 * of_kept:.0f} % on the\nobject (of all: {100 * of_all:.0f} %)"
+    counts = effective_patches(part.weights[part.tokens]).tolist()
+    return [
+        kept,
+        *(f"token {t} draws\non {n:.1f} of {len(part.indices)}" for t, n in zip(part.tokens, counts, strict=True)),
+    ]
 
 
 def _draw_part(
