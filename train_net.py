@@ -27,6 +27,7 @@ from modeling import build_model
 from modeling.complexity import Complexity, count_complexity
 from utils.errors import run_script
 from utils.logging import setup_logging
+from utils.memory import peak_memory_mib
 from utils.seeding import seed_all
 
 logger = logging.getLogger("train_net")
@@ -117,12 +118,15 @@ def _result_rows(trainer: Trainer, folder: RunFolder, test: Any) -> list[dict[st
 def _results(cfg: CfgNode, trainer: Trainer, rows: list[dict[str, Any]], complexity: Complexity) -> dict[str, Any]:
     """What results.json holds."""
     device = trainer.device
+    speeds = [record["samples_per_s"] for record in trainer.folder.records() if "samples_per_s" in record]
     return {
         "data_set": cfg.DATASETS.NAMES,
         "headline": trainer.state.model.feat,
         "seed": cfg.SOLVER.SEED,
         "rows": rows,
         "complexity": complexity.as_dict(),
+        "samples_per_s": sum(speeds) / len(speeds),
+        "peak_memory_mib": peak_memory_mib(device),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         "versions": {
             "python": platform.python_version(),

@@ -8,6 +8,9 @@ from typing import Any
 
 from utils.errors import UserError
 
+ONE_OR_MORE = {"MODEL.SDTPS_BLOCK", "MODEL.SDTPS_SPARSE_RATIO", "MODEL.SDTPS_AGGR_RATIO"}
+"""Keys that take a value, or a list of such values of any length."""
+
 TRUE_WORDS = {"yes", "on", "true"}
 FALSE_WORDS = {"no", "off", "false"}
 
@@ -17,6 +20,10 @@ RENAMED = {"SOLVER.WARMUP_ITERS": "SOLVER.WARMUP_EPOCHS"}
 NEVER_READ = {
     "MODEL.DEVICE_ID": "use CUDA_VISIBLE_DEVICES or MODEL.DEVICE: cuda:N",
     "MODEL.NAME": "",
+    "MODEL.LAST_STRIDE": "",
+    "MODEL.NECK": "every head has a BNNeck",
+    "MODEL.COS_LAYER": "",
+    "MODEL.FORWARD": "",
     "MODEL.PRETRAIN_CHOICE": "MODEL.PRETRAIN_PATH_T alone decides",
     "MODEL.METRIC_LOSS_TYPE": "the metric loss is the batch-hard triplet",
     "MODEL.ID_LOSS_TYPE": "the identity loss is cross-entropy",
@@ -43,7 +50,11 @@ NEVER_READ = {
 }
 """Keys of the original that change nothing there; accepted with a warning. The text is the remedy, if any."""
 
-ONLY_OFF = {"MODEL.IF_WITH_CENTER": "the center loss", "MODEL.DIST_TRAIN": "MODEL.DIST_TRAIN"}
+ONLY_OFF = {
+    "MODEL.IF_WITH_CENTER": "the center loss",
+    "MODEL.PROMPT": "prompt tuning",
+    "MODEL.ADAPTER": "adapters",
+}
 """Switches of the original that are understood while off and refused when on."""
 
 
@@ -69,6 +80,10 @@ def coerce(key: str, value: Any, default: Any) -> Any:
         UserError: the value cannot be one of that type.
     """
     parsed = literal(value)
+    if key in ONE_OR_MORE and isinstance(parsed, (list, tuple)):
+        return [coerce(f"{key}[{i}]", item, default) for i, item in enumerate(parsed)]
+    if key == "TEST.MISS":
+        return "nothing" if is_off(parsed) else str(parsed).lower()
     if isinstance(default, bool):
         if isinstance(parsed, (bool, int)) and parsed in (0, 1):
             return bool(parsed)

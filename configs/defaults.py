@@ -25,8 +25,25 @@ _C.MODEL.SIE_CAMERA = False
 _C.MODEL.SIE_COE = 1.0
 # Stochastic depth of the backbone, as a probability. [0, 1)
 _C.MODEL.DROP_PATH = 0.0
+# Train nothing of the backbone but its camera embedding.
+_C.MODEL.FROZEN = False
+# Leave the embeddings and the first so many blocks of the backbone as they are. 0 = train all
+_C.MODEL.FREEZE_BLOCKS = 0
 # The ori branch: True concatenates the three globals under one neck and classifier, False gives each its own.
 _C.MODEL.DIRECT = True
+
+# DeMo (AAAI 2025). PIFE: each global becomes a reduction of itself and the mean of its patches. See modeling/pife.py.
+_C.MODEL.GLOBAL_LOCAL = False
+# HDM: the branch 'moe', a feature for each of the seven subsets of the modalities. See modeling/hdm.py.
+_C.MODEL.HDM = False
+# ATMoE: gated experts over those seven features; needs HDM. See modeling/atmoe.py.
+_C.MODEL.ATM = False
+# Heads of ATMoE; divides the width of the tokens (512 for ViT-B-16). The original: 4 for persons, 8 for vehicles.
+_C.MODEL.HEAD = 4
+
+# An absent modality: 'zero' is the original's empty image; 'drop' takes no part (no tokens in HDM, no score source in
+# SDTPS, zeros in the concatenated features, no term in a loss of its own). ['zero' | 'drop']
+_C.MODEL.MISSING = "zero"
 # Weight of the identity loss (cross-entropy) and of the triplet loss, for every head.
 _C.MODEL.ID_LOSS_WEIGHT = 1.0
 _C.MODEL.TRIPLET_LOSS_WEIGHT = 1.0
@@ -37,7 +54,11 @@ _C.MODEL.IF_LABELSMOOTH = True
 
 # SDTPS: cross-modal patch selection (TokenSparse) and aggregation (TokenAggregation). See modeling/sdtps.py.
 _C.MODEL.USE_SDTPS = False
+# Where it selects: 0 after the last block of the backbone (the form of the paper, saves no compute), or after block k,
+# so that the rest of the backbone runs on the tokens that are left. A list selects at several places: [4, 8].
+_C.MODEL.SDTPS_BLOCK = 0
 # rho, the share of patches that are kept: ceil(rho N) of N. (0, 1]; 1 keeps all and makes no extra token.
+# This and the next may be a list, one for each place of SDTPS_BLOCK.
 _C.MODEL.SDTPS_SPARSE_RATIO = 0.5
 # alpha, the share of the kept ones that come out of the aggregation: floor(alpha rho N), at least one. (0, 1]
 _C.MODEL.SDTPS_AGGR_RATIO = 0.4
@@ -75,13 +96,19 @@ _C.INPUT.PIXEL_STD = [0.5, 0.5, 0.5]
 # True: one flip, crop and erased rectangle for the three modalities, which stay aligned. False: as the original,
 # drawn for each modality by itself.
 _C.INPUT.SYNC_AUG = True
+# Probability that a modality of a training sample is made absent; at least one stays. [0, 1)
+_C.INPUT.MODALITY_DROPOUT = 0.0
 
 # ------------------------------------------------------------------------------------------------------- DATASETS
 _C.DATASETS = CN()
-# Data set. ['RGBNT201' | 'synthetic']
+# Data set. ['RGBNT201' | 'RGBNT100' | 'MSVR310' | 'WMVeID863' | 'manifest' | 'synthetic']
 _C.DATASETS.NAMES = "synthetic"
-# Folder that holds the data set (RGBNT201/train_171/RGB/...), or into which the synthetic one is written.
+# Folder that holds the data set (RGBNT201/train_171/RGB/...), or into which the synthetic one is written; the CSV file
+# of a manifest.
 _C.DATASETS.ROOT_DIR = "datasets"
+# Of a manifest: a query ignores the images of its own identity from the same camera, or from the same scene. The other
+# data sets have their own. ['camera' | 'scene']
+_C.DATASETS.PROTOCOL = "camera"
 # Identities of the training set held out as a validation split on which 'best' is then chosen; 0 = none, and
 # 'best' is chosen on the test set, as the field does.
 _C.DATASETS.VAL_IDS = 0
@@ -110,7 +137,7 @@ _C.DATALOADER.NUM_INSTANCE = 8
 # Decoded images. 'auto': one memory-mapped uint8 file on disk, made once. 'off': decoded into memory at every start.
 # 'device': as 'auto', then held on MODEL.DEVICE. ['auto' | 'off' | 'device']
 _C.DATALOADER.CACHE = "auto"
-# Folder of that file; '' means <ROOT_DIR>/.decoded
+# Folder of that file; '' means .decoded in ROOT_DIR (beside a manifest)
 _C.DATALOADER.CACHE_DIR = ""
 
 # --------------------------------------------------------------------------------------------------------- SOLVER
@@ -118,10 +145,16 @@ _C.SOLVER = CN()
 # ['Adam' | 'AdamW' | 'SGD']
 _C.SOLVER.OPTIMIZER_NAME = "Adam"
 _C.SOLVER.MAX_EPOCHS = 50
+# 'cosine': every group warms up from WARMUP_START x its own rate, then a cosine to MIN_LR_FACTOR x it. 'original': as
+# the original code, all groups warm up from WARMUP_START x BASE_LR, seven times the CLIP tower's rate, and the cosine,
+# to MIN_LR_FACTOR x BASE_LR, has been running since the first epoch. ['cosine' | 'original']
+_C.SOLVER.SCHEDULE = "cosine"
 # Learning rate of everything but the backbone.
 _C.SOLVER.BASE_LR = 3.5e-4
 # Learning rate of the backbone, biases included.
 _C.SOLVER.BACKBONE_LR = 5e-6
+# Factor on the rate from each layer of the backbone to the one before it. (0, 1]; 1 = one rate for all
+_C.SOLVER.LAYER_DECAY = 1.0
 # Factor on the learning rate of biases outside the backbone.
 _C.SOLVER.BIAS_LR_FACTOR = 2.0
 # Double the learning rate of the classifiers.
@@ -133,7 +166,7 @@ _C.SOLVER.MARGIN = 0.3
 # Weight decay of weights, and of biases outside the backbone.
 _C.SOLVER.WEIGHT_DECAY = 1e-4
 _C.SOLVER.WEIGHT_DECAY_BIAS = 1e-4
-# Epochs of linear warm-up from WARMUP_START x the group's own rate, then a cosine to MIN_LR_FACTOR x it.
+# Epochs of linear warm-up; see SCHEDULE for what the two factors multiply.
 _C.SOLVER.WARMUP_EPOCHS = 10
 _C.SOLVER.WARMUP_START = 0.1
 _C.SOLVER.MIN_LR_FACTOR = 0.001
@@ -163,12 +196,18 @@ _C.TEST.IMS_PER_BATCH = 128
 # Checkpoint that test_net.py evaluates; '' means <OUTPUT_DIR>/best.pth
 _C.TEST.WEIGHT = ""
 # Feature that `embedding` is and that the headline figure and 'best' go by; every pattern is scored all the same.
-# 'auto': sdtps where there is one, else all. ['auto' | 'ori' | 'sdtps' | 'all']
+# 'auto': sdtps where there is one, else all. ['auto' | 'ori' | 'moe' | 'sdtps' | 'all']
 _C.TEST.FEAT = "auto"
 # Retrieve with the feature before or after the BNNeck. ['before' | 'after']
 _C.TEST.NECK_FEAT = "before"
 # Scale features to unit length before the distance.
 _C.TEST.FEAT_NORM = True
+# Score with these modalities absent: r RGB, n NI, t TI. ['nothing' | 'r' | 'n' | 't' | 'rn' | 'rt' | 'nt']
+_C.TEST.MISS = "nothing"
+# Use the mean of the features of an image and of its mirror image.
+_C.TEST.FLIP = False
+# k-reciprocal re-ranking of the distances (Zhong et al., CVPR 2017; k1 50, k2 15, lambda 0.3).
+_C.TEST.RE_RANKING = False
 # Score the model before its first step, as epoch 0.
 _C.TEST.UNTRAINED = True
 

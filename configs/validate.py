@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,16 +17,23 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "DATALOADER.CACHE": ("auto", "off", "device"),
     "SOLVER.OPTIMIZER_NAME": ("Adam", "AdamW", "SGD"),
     "SOLVER.AMP": ("auto", "bf16", "fp16", "off"),
-    "TEST.FEAT": ("auto", "ori", "sdtps", "all"),
+    "SOLVER.SCHEDULE": ("cosine", "original"),
+    "MODEL.MISSING": ("zero", "drop"),
+    "DATASETS.PROTOCOL": ("camera", "scene"),
+    "TEST.FEAT": ("auto", "ori", "moe", "sdtps", "all"),
     "TEST.NECK_FEAT": ("before", "after"),
+    "TEST.MISS": ("nothing", "r", "n", "t", "rn", "rt", "nt"),
 }
 
 RANGES: dict[str, str] = {
     "MODEL.STRIDE_SIZE": "[0, inf)",
     "MODEL.SIE_COE": "(0, inf)",
     "MODEL.DROP_PATH": "[0, 1)",
+    "MODEL.FREEZE_BLOCKS": "[0, inf)",
+    "MODEL.HEAD": "[1, inf)",
     "MODEL.ID_LOSS_WEIGHT": "[0, inf)",
     "MODEL.TRIPLET_LOSS_WEIGHT": "[0, inf)",
+    "MODEL.SDTPS_BLOCK": "[0, inf)",
     "MODEL.SDTPS_SPARSE_RATIO": "(0, 1]",
     "MODEL.SDTPS_AGGR_RATIO": "(0, 1]",
     "MODEL.SDTPS_BETA": "[0, 0.5]",
@@ -37,6 +45,7 @@ RANGES: dict[str, str] = {
     "INPUT.RE_PROB": "[0, 1]",
     "INPUT.PADDING": "[0, inf)",
     "INPUT.PIXEL_STD": "(0, inf)",
+    "INPUT.MODALITY_DROPOUT": "[0, 1)",
     "DATASETS.VAL_IDS": "[0, inf)",
     "SYNTHETIC.TRAIN_IDS": "[1, inf)",
     "SYNTHETIC.TEST_IDS": "[1, inf)",
@@ -50,6 +59,7 @@ RANGES: dict[str, str] = {
     "SOLVER.MAX_EPOCHS": "[1, inf)",
     "SOLVER.BASE_LR": "(0, inf)",
     "SOLVER.BACKBONE_LR": "(0, inf)",
+    "SOLVER.LAYER_DECAY": "(0, 1]",
     "SOLVER.BIAS_LR_FACTOR": "(0, inf)",
     "SOLVER.MOMENTUM": "[0, 1)",
     "SOLVER.MARGIN": "[0, inf)",
@@ -78,11 +88,18 @@ class Inert:
     when: Callable[[CfgNode], bool]
     because: str
     remedy: str
+    warn: bool = False
+    """Only warn: the original's own YAMLs carry the key where it does nothing."""
 
 
 def _score_unused(model: CfgNode) -> bool:
     """With every patch kept and no Gumbel gradient, nothing reads the score."""
-    return model.USE_SDTPS and model.SDTPS_SPARSE_RATIO == 1 and not model.SDTPS_USE_GUMBEL
+    return model.USE_SDTPS and _keeps_all(model) and not model.SDTPS_USE_GUMBEL
+
+
+def _keeps_all(model: CfgNode) -> bool:
+    ratio = model.SDTPS_SPARSE_RATIO
+    return all(r == 1 for r in ratio) if isinstance(ratio, list) else ratio == 1
 
 
 def _gumbel_gradient_lost(model: CfgNode) -> bool:
@@ -123,7 +140,7 @@ INERT: tuple[Inert, ...] = (
     ),
     Inert(
         "MODEL.SDTPS_GUMBEL_SAMPLE",
-        lambda c: c.MODEL.SDTPS_SPARSE_RATIO == 1,
+        lambda c: _keeps_all(c.MODEL),
         "MODEL.SDTPS_SPARSE_RATIO is 1 and every patch is kept",
         "lower MODEL.SDTPS_SPARSE_RATIO",
     ),
@@ -153,6 +170,28 @@ INERT: tuple[Inert, ...] = (
         lambda c: c.MODEL.SDTPS_USE_PREDICTOR and c.MODEL.SDTPS_BETA == 0,
         "MODEL.SDTPS_BETA is 0 and the attention scores have no weight",
         "raise MODEL.SDTPS_BETA",
+    ),
+    Inert("MODEL.HEAD", lambda c: not c.MODEL.ATM, "MODEL.ATM is False", "set MODEL.ATM: True", warn=True),
+    Inert(
+        "MODEL.FREEZE_BLOCKS",
+        lambda c: c.MODEL.FROZEN,
+        "MODEL.FROZEN is True and the whole backbone is left as it is",
+        "set MODEL.FROZEN: False",
+    ),
+    *(
+        Inert(
+            key,
+            lambda c: c.MODEL.FROZEN and not c.MODEL.SIE_CAMERA,
+            "MODEL.FROZEN is True and nothing of the backbone learns",
+            "set MODEL.FROZEN: False",
+        )
+        for key in ("SOLVER.BACKBONE_LR", "SOLVER.LAYER_DECAY")
+    ),
+    Inert(
+        "DATASETS.PROTOCOL",
+        lambda c: c.DATASETS.NAMES.lower() != "manifest",
+        "DATASETS.NAMES is not 'manifest', and the other data sets have a protocol of their own",
+        "set DATASETS.NAMES: manifest",
     ),
     Inert(
         "MODEL.SIE_COE",
@@ -232,10 +271,13 @@ def validate(cfg: CfgNode, defaults: dict[str, Any]) -> None:
         for key, default in defaults.items():
             named = key == rule.keys or (rule.keys.endswith("*") and key.startswith(rule.keys[:-1]))
             if named and get(cfg, key) != default:
-                raise UserError(
+                message = (
                     f"{key} is {get(cfg, key)!r}, but it would have no effect: {rule.because}. "
                     f"Either {rule.remedy}, or remove {key}."
                 )
+                if not rule.warn:
+                    raise UserError(message)
+                warnings.warn(message, stacklevel=3)
     _check_together(cfg)
 
 
@@ -269,13 +311,35 @@ def _check_together(cfg: CfgNode) -> None:
             "The warm-up must "
             "end before the training does: lower WARMUP_EPOCHS or raise MAX_EPOCHS."
         )
-    if cfg.TEST.FEAT == "sdtps" and not cfg.MODEL.USE_SDTPS:
-        raise UserError("TEST.FEAT is 'sdtps', but MODEL.USE_SDTPS is False. Set it True, or TEST.FEAT: auto.")
+    if cfg.MODEL.ATM and not cfg.MODEL.HDM:
+        raise UserError(
+            "MODEL.ATM is True, but MODEL.HDM is False: the experts work on HDM's features. Set it True, too."
+        )
+    for feat, key in (("sdtps", "USE_SDTPS"), ("moe", "HDM")):
+        if feat == cfg.TEST.FEAT and not cfg.MODEL[key]:
+            raise UserError(f"TEST.FEAT is {feat!r}, but MODEL.{key} is False. Set it True, or TEST.FEAT: auto.")
+    _check_places(cfg.MODEL)
     device = cfg.MODEL.DEVICE
     if device not in ("auto", "cpu", "cuda") and not (device.startswith("cuda:") and device[5:].isdigit()):
         raise UserError(f"MODEL.DEVICE is {device!r}. Allowed: 'auto', 'cpu', 'cuda', 'cuda:N'.")
     if not cfg.OUTPUT_DIR:
         raise UserError("OUTPUT_DIR is empty. Set it to the folder that the run writes to.")
+
+
+def _check_places(model: CfgNode) -> None:
+    """SDTPS_BLOCK and the two ratios, each one value or a list."""
+    blocks = model.SDTPS_BLOCK if isinstance(model.SDTPS_BLOCK, list) else [model.SDTPS_BLOCK]
+    if not blocks or blocks != sorted(set(blocks)) or (0 in blocks and len(blocks) > 1):
+        raise UserError(
+            f"MODEL.SDTPS_BLOCK is {model.SDTPS_BLOCK}. Allowed: 0 (after the last block), a number of blocks, or an "
+            "ascending list of such numbers without 0."
+        )
+    for key in ("SDTPS_SPARSE_RATIO", "SDTPS_AGGR_RATIO"):
+        if isinstance(model[key], list) and len(model[key]) != len(blocks):
+            raise UserError(
+                f"MODEL.{key} is {model[key]} and MODEL.SDTPS_BLOCK {model.SDTPS_BLOCK}. Give one ratio, or a list "
+                "with one for each place."
+            )
 
 
 def get(cfg: CfgNode, key: str) -> Any:

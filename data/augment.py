@@ -60,6 +60,8 @@ class TrainAugment:
     std: Sequence[float]
     sync_geometry: bool
     """True: one flip, crop and rectangle for a sample's modalities, which stay aligned. False: drawn for each."""
+    modality_dropout: float = 0.0
+    """Probability that a modality of a sample is made absent (`drop_modalities`)."""
 
     def __call__(self, images: Tensor, present: Tensor, generator: torch.Generator) -> Tensor:
         """Augment images (B, M, 3, H, W) uint8 with present (B, M) bool: (B, M, 3, H, W) float32.
@@ -72,6 +74,14 @@ class TrainAugment:
         if self.erase_prob > 0:
             self._erase_(images, present, geometries, generator)
         return images
+
+    def drop_modalities(self, present: Tensor, generator: torch.Generator) -> Tensor:
+        """Make modalities absent at random: present (B, M) bool to what is left of it; a sample never loses all."""
+        if self.modality_dropout == 0:
+            return present
+        draws = torch.rand(present.shape, generator=generator, device=present.device)
+        left = present & (draws >= self.modality_dropout)
+        return torch.where(left.any(dim=1, keepdim=True), left, present)
 
     def _flip_and_crop(self, images: Tensor, geometries: tuple[int, int], generator: torch.Generator) -> Tensor:
         """Flip, pad with black and crop as two gathers, of rows and then of columns."""

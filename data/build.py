@@ -24,7 +24,7 @@ from data.splits import EvalSplit, ReIDData, hold_out, make_eval_split
 from data.store import ImageStore, open_store
 from data.synthetic import SyntheticSpec, ensure_synthetic
 
-SYNTHETIC = "synthetic"
+SYNTHETIC, MANIFEST = "synthetic", "manifest"
 
 
 def build_data(cfg: CfgNode) -> ReIDData:
@@ -38,11 +38,12 @@ def build_data(cfg: CfgNode) -> ReIDData:
         root = ensure_synthetic(root, _synthetic_spec(cfg), workers=cfg.DATALOADER.NUM_WORKERS)
         name = "RGBNT201"  # it is written in that layout
     dataset = find_dataset(name)
+    protocol = cfg.DATASETS.PROTOCOL if dataset.name == MANIFEST else dataset.protocol
     splits = dataset.parse(root)
     train, validation = splits["train"], None
     if cfg.DATASETS.VAL_IDS:
-        train, validation = hold_out(train, cfg.DATASETS.VAL_IDS, dataset.protocol)
-    test = make_eval_split("test", splits["query"], splits["gallery"], dataset.protocol)
+        train, validation = hold_out(train, cfg.DATASETS.VAL_IDS, protocol)
+    test = make_eval_split("test", splits["query"], splits["gallery"], protocol)
     return ReIDData(tuple(train), test, validation)
 
 
@@ -127,8 +128,7 @@ def _end_workers() -> None:
 
 def _open_store(cfg: CfgNode, samples: Sequence[Sample]) -> ImageStore:
     root = Path(cfg.DATASETS.ROOT_DIR)
-    beside = root.parent if root.is_file() else root  # a manifest is a file
-    cache_dir = Path(cfg.DATALOADER.CACHE_DIR or beside / ".decoded")
+    cache_dir = Path(cfg.DATALOADER.CACHE_DIR or (root.parent if root.is_file() else root) / ".decoded")
     return open_store(
         samples,
         size_hw=tuple(cfg.INPUT.SIZE_TRAIN),
@@ -146,6 +146,7 @@ def build_augmentation(cfg: CfgNode) -> TrainAugment:
         mean=cfg.INPUT.PIXEL_MEAN,
         std=cfg.INPUT.PIXEL_STD,
         sync_geometry=cfg.INPUT.SYNC_AUG,
+        modality_dropout=cfg.INPUT.MODALITY_DROPOUT,
     )
 
 

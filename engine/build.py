@@ -57,6 +57,9 @@ def build_evaluator(cfg: CfgNode, split: EvalSplit, model: ReIDModel, device: to
         precision=resolve_precision(cfg.SOLVER.AMP, device),
         headline=model.feat,
         normalize_features=cfg.TEST.FEAT_NORM,
+        rerank=cfg.TEST.RE_RANKING,
+        flip=cfg.TEST.FLIP,
+        missing=cfg.TEST.MISS,
         coverage=patch_coverage(split.samples, model.backbone.grid) if model.sdtps is not None else None,
     )
 
@@ -94,6 +97,7 @@ def build_trainer(
         folder=folder,
         precision=precision,
         forward=torch.compile(model) if solver.COMPILE else model,
+        pass_present=model.drop_missing,
     )
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from data.records import Batch
 from data.splits import EvalSplit
-from engine.metrics import RankingResult, evaluate_ranking
+from engine.metrics import RankingResult, evaluate_ranking, rank_distances
+from engine.missing import NOTHING, absent_modalities, title
 from engine.precision import Precision
-from modeling.model import ReIDOutput
+from engine.reranking import rerank
+from modeling.model import ReIDModel, ReIDOutput
+from utils.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,9 @@ class Evaluator:
         transform: (images uint8, present) to the normalised float batch.
         headline: the pattern whose mAP decides on 'best'.
         normalize_features: scale to unit length before the distance.
+        rerank: rank by k-reciprocal re-ranked distances.
+        flip: take the mean of the features of an image and of its mirror image.
+        missing: the setting of absent modalities that is scored (engine.missing).
         coverage: (N, patches) share of each patch that is on the object, where the data set knows it.
     """
 
@@ -47,11 +53,20 @@ class Evaluator:
     precision: Precision
     headline: str
     normalize_features: bool = True
+    rerank: bool = False
+    flip: bool = False
+    missing: str = NOTHING
     coverage: Tensor | None = None
 
-    def __call__(self, model: nn.Module) -> dict[str, Any]:
+    def __call__(self, model: ReIDModel) -> dict[str, Any]:
         """The record of an evaluation: 'score' and, by pattern, mAP, R1, R5, R10, mINP in percent."""
-        encoded = self.encode(model)
+        return self.score(model, [self.missing])[self.missing]
+
+    def score(self, model: ReIDModel, settings: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """A record for each of several settings of absent modalities, from one pass over the images."""
+        return {setting: self._record(encoded) for setting, encoded in self.encode(model, settings).items()}
+
+    def _record(self, encoded: Encoded) -> dict[str, Any]:
         results = {name: self.rank(features) for name, features in encoded.patterns.items()}
         record: dict[str, Any] = {
             "split": self.split.name,
@@ -63,27 +78,71 @@ class Evaluator:
         return record
 
     @torch.inference_mode()
-    def encode(self, model: nn.Module) -> Encoded:
-        """One pass over the split's samples, each once."""
+    def encode(self, model: ReIDModel, settings: Sequence[str] = (NOTHING,)) -> dict[str, Encoded]:
+        """One pass over the split's samples, each once; what they became by setting of absent modalities.
+
+        Raises:
+            UserError: a setting leaves a sample without any modality.
+        """
+        for setting in settings:
+            if lost := self.num_lost(setting):
+                raise UserError(
+                    f"With {title(setting)} absent, {lost} of {len(self.split.samples)} samples have no modality left. "
+                    "Leave that setting out."
+                )
         was_training = model.training
         model.eval()
-        outputs: list[ReIDOutput] = []
-        title = f"encode {self.split.name}"
-        with tqdm(total=len(self.split.samples), desc=title, unit="img", leave=False, dynamic_ncols=True) as bar:
+        patterns: dict[str, list[dict[str, Tensor]]] = {setting: [] for setting in settings}
+        kept: dict[str, list[Tensor]] = {setting: [] for setting in settings}
+        blank = None
+        name = f"encode {self.split.name}"
+        with tqdm(total=len(self.split.samples), desc=name, unit="img", leave=False, dynamic_ncols=True) as bar:
             for batch in self.loader:
                 batch = batch.to(self.precision.device)
+                images = self.transform(batch.images, batch.present)
                 with self.precision.autocast():
-                    output = model(self.transform(batch.images, batch.present), batch.camera)
-                outputs.append(output)
+                    if blank is None and not model.drop_missing and any(s != NOTHING for s in settings):
+                        blank = blank_tokens(model, images)
+                    views = [images, images.flip(-1)] if self.flip else [images]
+                    tokens = [model.encode(view, batch.camera) for view in views]
+                    for setting in settings:
+                        outputs = self._decode(model, tokens, batch, setting, blank)
+                        means = {
+                            key: torch.stack([output.patterns[key].float() for output in outputs]).mean(dim=0)
+                            for key in outputs[0].patterns
+                        }
+                        patterns[setting].append(means)
+                        if outputs[0].selection is not None:
+                            kept[setting].append(torch.stack(outputs[0].selection.indices, dim=1))
                 bar.update(len(batch))
         model.train(was_training)
-        patterns = {
-            name: torch.cat([output.patterns[name].float() for output in outputs]) for name in outputs[0].patterns
+        return {
+            setting: Encoded(
+                {key: torch.cat([part[key] for part in parts]) for key in parts[0]},
+                torch.cat(kept[setting]) if kept[setting] else None,
+            )
+            for setting, parts in patterns.items()
         }
-        kept = None
-        if outputs[0].selection is not None:
-            kept = torch.cat([torch.stack(output.selection.indices, dim=1) for output in outputs])
-        return Encoded(patterns, kept)
+
+    def num_lost(self, setting: str) -> int:
+        """How many samples `setting` leaves without any modality."""
+        gone = absent_modalities(setting)
+        return sum(
+            all(path is None or absent for path, absent in zip(sample.paths, gone, strict=True))
+            for sample in self.split.samples
+        )
+
+    @staticmethod
+    def _decode(
+        model: ReIDModel, tokens: Sequence[Tensor], batch: Batch, setting: str, blank: Tensor | None
+    ) -> list[ReIDOutput]:
+        """What the views of a batch become when `setting` takes modalities away."""
+        gone = torch.tensor(absent_modalities(setting), device=batch.present.device)
+        present = batch.present & ~gone
+        if setting != NOTHING and blank is not None:
+            of_camera = blank[batch.camera] if len(blank) > 1 else blank  # (B or 1, 1, L, W)
+            tokens = [torch.where(gone[:, None, None], of_camera, of_view) for of_view in tokens]
+        return [model.decode(of_view, present) for of_view in tokens]
 
     def rank(self, features: Tensor) -> RankingResult:
         """Rank the gallery for every query by `features` (N, D) of the split's samples."""
@@ -92,9 +151,16 @@ class Evaluator:
         device = features.device
         query, gallery = (torch.from_numpy(index).to(device) for index in (self.split.query, self.split.gallery))
         pids, views = (torch.from_numpy(values).to(device) for values in (self.split.pids, self.split.views))
-        return evaluate_ranking(
-            features[query], pids[query], views[query], features[gallery], pids[gallery], views[gallery]
-        )
+        labels = pids[query], views[query], pids[gallery], views[gallery]
+        if self.rerank:
+            return rank_distances(rerank(features[query], features[gallery]), *labels)
+        return evaluate_ranking(features[query], *labels[:2], features[gallery], *labels[2:])
+
+
+def blank_tokens(model: ReIDModel, images: Tensor) -> Tensor:
+    """What `model.encode` makes of an empty image, by camera where the model tells them apart: (cameras, 1, L, W)."""
+    cameras = torch.arange(max(1, model.backbone.num_cameras), device=images.device)
+    return model.encode(images.new_zeros(len(cameras), 1, *images.shape[2:]), cameras)
 
 
 def as_percent(result: RankingResult) -> dict[str, float]:
@@ -128,7 +194,7 @@ def result_row(name: str, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def format_table(rows: list[dict[str, Any]]) -> str:
-    """Result rows as a table for the screen, a line per row and pattern."""
+    """Result rows as a table for the screen, a line per row and pattern; queries that are not scored are counted."""
     figures = ("mAP", "R1", "R5", "R10", "mINP")
     header = ["model", "feature", *figures]
     lines = [header]
@@ -143,4 +209,15 @@ def format_table(rows: list[dict[str, Any]]) -> str:
         for line in lines
     ]
     rule = "-" * len(rendered[0])
-    return "\n".join([rendered[0], rule, *rendered[1:]])
+    return "\n".join([rendered[0], rule, *rendered[1:], *_unscored(rows)])
+
+
+def _unscored(rows: list[dict[str, Any]]) -> list[str]:
+    """A line on the queries that no figure counts, where there are any."""
+    figures = next(iter(rows[0]["eval"].values()))
+    without = int(figures["queries_without_match"])
+    if not without:
+        return []
+    return [
+        f"{without} of {without + int(figures['queries'])} queries have no match in another view and are not scored."
+    ]

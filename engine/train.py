@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from data.augment import TrainAugment
 from data.records import Batch
 from engine.checkpoint import BEST, LAST, PREVIOUS, load_model_state, save_checkpoint
 from engine.interrupt import Interrupted, StopRequest
@@ -101,10 +102,12 @@ class Trainer:
         state: the model, its optimiser and where they are.
         loss: (features, logits, pid) to a dict of weighted losses.
         loader: batches of uint8 images; its `batch_sampler` has `set_epoch(epoch, start_batch)`.
-        augment: (images, present, generator) to a float batch, on the device.
+        augment: bytes to a float batch, on the device.
         evaluate: scores the model: {'score': headline figure, 'eval': {pattern: {metric: value}}, ...}.
         folder: where everything is written.
         forward: what a training step calls, where that is not the model itself (compiled, distributed).
+        pass_present: tell the model which modalities are there; where it takes an absent one for an empty image, as
+            `augment` gives it, it needs not know.
     """
 
     def __init__(
@@ -114,11 +117,12 @@ class Trainer:
         *,
         loss: nn.Module,
         loader: Iterable[Batch],
-        augment: Callable[[Tensor, Tensor, torch.Generator], Tensor],
+        augment: TrainAugment,
         evaluate: Callable[[nn.Module], dict[str, Any]],
         folder: RunFolder,
         precision: Precision,
         forward: Callable[..., ReIDOutput] | None = None,
+        pass_present: bool = False,
     ) -> None:
         self.state = state
         self.options = options
@@ -127,6 +131,7 @@ class Trainer:
         self.augment = augment
         self.evaluate = evaluate
         self.forward = forward or state.model
+        self.pass_present = pass_present
         self.folder = folder
         self.precision = precision
         self.device = precision.device
@@ -204,10 +209,11 @@ class Trainer:
         seed_all(derive_seed(options.seed, state.epoch, state.step, MODEL_STREAM))
         self.generator.manual_seed(derive_seed(options.seed, state.epoch, state.step, AUGMENT_STREAM))
         batch = batch.to(self.device)
-        images = self.augment(batch.images, batch.present, self.generator)
+        present = self.augment.drop_modalities(batch.present, self.generator)
+        images = self.augment(batch.images, present, self.generator)
         with self.precision.autocast():
-            output = self.forward(images, batch.camera)
-            losses = self.loss(output.features, output.logits, batch.pid)
+            output = self.forward(images, batch.camera, present if self.pass_present else None)
+            losses = self.loss(output.features, output.logits, batch.pid, output.counted)
         total = torch.stack(list(losses.values())).sum()
 
         state.optimizer.zero_grad(set_to_none=True)

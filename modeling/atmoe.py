@@ -30,12 +30,14 @@ class Gate(nn.Module):
         self.q = nn.Linear(embed_dim, embed_dim, bias=False)
         self.k = nn.Linear(embed_dim, embed_dim, bias=False)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Features (B, F, C) to gates (B, H, F), float32, that sum to 1 over the features."""
+    def forward(self, features: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Features (B, F, C) to gates (B, H, F), float32, that sum to 1 over the features that are `valid` (B, F)."""
         heads = (self.num_heads, -1)
         q = self.q(self.reduce(features.flatten(1))).unflatten(-1, heads).unsqueeze(1)  # (B, 1, H, D)
         k = self.k(features).unflatten(-1, heads)  # (B, F, H, D)
         scores = (q.float() * k.float()).sum(dim=-1) * k.shape[-1] ** -0.5  # (B, F, H)
+        if valid is not None:
+            scores = scores.masked_fill(~valid.unsqueeze(-1), -torch.inf)
         return scores.softmax(dim=1).transpose(1, 2)
 
 
@@ -93,6 +95,9 @@ class ATMoE(nn.Module):
         self.gate = Gate(embed_dim, num_heads=num_heads, num_features=num_features)
         self.experts = Experts(embed_dim, num_heads=num_heads, num_features=num_features)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Features (B, F, C) to (B, F * C): for each head, for each feature, the expert's D channels."""
-        return (self.gate(features).unsqueeze(-1) * self.experts(features)).flatten(1)
+    def forward(self, features: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Features (B, F, C) to (B, F * C): for each head, for each feature, the expert's D channels.
+
+        Those that are not `valid` (B, F) bool, at least one of a sample, get no gate and come out as 0.
+        """
+        return (self.gate(features, valid).unsqueeze(-1) * self.experts(features)).flatten(1)

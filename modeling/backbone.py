@@ -78,7 +78,8 @@ class ViTBackbone(nn.Module):
         self.name = name
         self.timm_name = architecture.timm_name
         self.vit = _create_vit(name, architecture, img_size, drop_path_rate)
-        width = self.vit.embed_dim
+        self.width = width = self.vit.embed_dim
+        self.has_rope = getattr(self.vit, "rope", None) is not None
         self.num_prefix_tokens = self.vit.num_prefix_tokens
         self.has_class_token = self.vit.cls_token is not None
         self.grid = _set_stride(self.vit, name, img_size, stride)
@@ -92,6 +93,7 @@ class ViTBackbone(nn.Module):
             nn.init.normal_(self.proj.weight, std=width**-0.5)
         self.embed_dim = architecture.proj_dim or width
 
+        self.num_cameras = num_cameras
         self.sie_coe = sie_coe
         self.sie_embed = None
         if num_cameras:
@@ -106,9 +108,17 @@ class ViTBackbone(nn.Module):
     def forward(self, images: Tensor, camera: Tensor) -> Tensor:
         """Images (B, M, 3, H, W) and camera (B,) int64 to tokens (B, M, 1+N, C), the global first."""
         tokens, rope = self.embed(images, camera)
-        for block in self.vit.blocks:
-            tokens = self.run_block(block, tokens, rope)
-        return self.finalize(tokens, num_modalities=images.shape[1])
+        return self.finalize(self.run_blocks(tokens, rope=rope), num_modalities=images.shape[1])
+
+    def begin(self, images: Tensor, camera: Tensor, *, num_blocks: int) -> Tensor:
+        """Images to the tokens (B, M, prefix+N, W) after the first `num_blocks` blocks; `finish` does the rest."""
+        tokens, rope = self.embed(images, camera)
+        assert rope is None, "without a learned position embedding the tokens cannot leave their grid"
+        return self.run_blocks(tokens, stop=num_blocks).unflatten(0, (-1, images.shape[1]))
+
+    def finish(self, tokens: Tensor, *, num_blocks: int) -> Tensor:
+        """Tokens (B, M, prefix+N, W), which `num_blocks` blocks have seen, to (B, M, 1+N, C); N may be any number."""
+        return self.finalize(self.run_blocks(tokens.flatten(0, 1), start=num_blocks), num_modalities=tokens.shape[1])
 
     def embed(self, images: Tensor, camera: Tensor) -> tuple[Tensor, Tensor | None]:
         """Images to the tokens (B*M, prefix+N, W) that enter the first block, and the rotary embedding if any."""
@@ -124,24 +134,48 @@ class ViTBackbone(nn.Module):
                 tokens = tokens + sie.unsqueeze(1)
         return self.vit.norm_pre(tokens), rope
 
-    def run_block(self, block: nn.Module, tokens: Tensor, rope: Tensor | None) -> Tensor:
-        """One transformer block, recomputed in the backward pass where that was asked for."""
+    def run_blocks(
+        self, tokens: Tensor, *, start: int = 0, stop: int | None = None, rope: Tensor | None = None
+    ) -> Tensor:
+        """The blocks from `start` to `stop`, recomputed in the backward pass where that was asked for."""
         options = {} if rope is None else {"rope": rope}
-        if self.grad_checkpointing and self.training:
-            return checkpoint(block, tokens, use_reentrant=False, **options)
-        return block(tokens, **options)
+        for block in self.vit.blocks[start:stop]:
+            if self.grad_checkpointing and self.training:
+                tokens = checkpoint(block, tokens, use_reentrant=False, **options)
+            else:
+                tokens = block(tokens, **options)
+        return tokens
 
     def finalize(self, tokens: Tensor, *, num_modalities: int) -> Tensor:
         """Tokens (B*M, prefix+N, W) of the last block to (B, M, 1+N, C): norm, projection, register tokens dropped."""
         tokens = self.vit.norm(tokens)
         if self.proj is not None:
             tokens = self.proj(tokens)
-        patches = tokens[:, self.num_prefix_tokens :]
-        # A model without a class token has the mean of its patches as the global.
-        global_ = tokens[:, :1] if self.has_class_token else patches.mean(dim=1, keepdim=True)
-        if not (self.has_class_token and self.num_prefix_tokens == 1):
-            tokens = torch.cat([global_, patches], dim=1)
-        return tokens.unflatten(0, (-1, num_modalities))
+        return self.split_prefix(tokens.unflatten(0, (-1, num_modalities)))[1]
+
+    def split_prefix(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (B, M, prefix+N, D) to the prefix (B, M, prefix, D) and (B, M, 1+N, D): one global, then patches.
+
+        The global is the class token; a model without one has the mean of its patches in its place.
+        """
+        prefix, patches = tokens[:, :, : self.num_prefix_tokens], tokens[:, :, self.num_prefix_tokens :]
+        if self.has_class_token and self.num_prefix_tokens == 1:
+            return prefix, tokens
+        global_ = prefix[:, :, :1] if self.has_class_token else patches.mean(dim=2, keepdim=True)
+        return prefix, torch.cat([global_, patches], dim=2)
+
+    def layer_of(self, name: str) -> int:
+        """The layer of the parameter `name`: 0 the embeddings, 1 to D the blocks, D + 1 what comes after or is new."""
+        if name.startswith("vit.blocks."):
+            return int(name.split(".")[2]) + 1
+        after = name.startswith(("vit.norm.", "vit.fc_norm.", "proj.", "sie_embed"))
+        return self.num_blocks + 1 if after else 0
+
+    def freeze(self, num_layers: int) -> None:
+        """Stop training the layers below `num_layers` (see `layer_of`); the camera embedding, which is new, goes on."""
+        for name, parameter in self.named_parameters():
+            if name != "sie_embed" and self.layer_of(name) < num_layers:
+                parameter.requires_grad_(False)
 
     def check_cameras(self, cameras: Iterable[int]) -> None:
         """Make sure that the camera embedding knows every one of `cameras`, once, before any step.

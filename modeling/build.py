@@ -6,9 +6,13 @@ import logging
 
 from yacs.config import CfgNode
 
+from modeling.atmoe import ATMoE
 from modeling.backbone import ViTBackbone
+from modeling.early import EarlySDTPS
+from modeling.hdm import HDM
 from modeling.losses import ReIDLoss
 from modeling.model import ReIDModel
+from modeling.pife import PIFE
 from modeling.pretrained import load_pretrained
 from modeling.sdtps import SDTPS
 from utils.errors import UserError
@@ -41,30 +45,78 @@ def build_model(cfg: CfgNode, *, num_classes: int, num_cameras: int, pretrained:
     )
     if pretrained and model.PRETRAIN_PATH_T:
         logger.info(load_pretrained(backbone, model.PRETRAIN_PATH_T).summary())
+    elif pretrained:
+        logger.info("The backbone starts from random weights: MODEL.PRETRAIN_PATH_T is ''.")
+    backbone.freeze(_frozen_layers(model, backbone))
+    width = backbone.embed_dim
     return ReIDModel(
         backbone,
         num_classes=num_classes,
         direct=model.DIRECT,
-        sdtps=_build_sdtps(model, backbone) if model.USE_SDTPS else None,
+        pife=PIFE(width) if model.GLOBAL_LOCAL else None,
+        hdm=HDM(width) if model.HDM else None,
+        atmoe=ATMoE(width, num_heads=model.HEAD) if model.ATM else None,
+        sdtps=_build_selection(model, backbone) if model.USE_SDTPS else None,
+        drop_missing=model.MISSING == "drop",
         feat=cfg.TEST.FEAT,
         neck_feat=cfg.TEST.NECK_FEAT,
     )
 
 
-def _build_sdtps(model: CfgNode, backbone: ViTBackbone) -> SDTPS:
-    tokens = model.SDTPS_AGGR_RATIO * model.SDTPS_SPARSE_RATIO * backbone.num_patches
-    if tokens < 1:
+def _frozen_layers(model: CfgNode, backbone: ViTBackbone) -> int:
+    """How many of the backbone's layers (embeddings, blocks, what comes after) are not trained."""
+    if backbone.num_blocks < model.FREEZE_BLOCKS:
         raise UserError(
-            f"MODEL.SDTPS_AGGR_RATIO is {model.SDTPS_AGGR_RATIO} and MODEL.SDTPS_SPARSE_RATIO "
-            f"{model.SDTPS_SPARSE_RATIO}: "
-            f"of {backbone.num_patches} patches {tokens:.2f} would come out of the aggregation. Raise either until at "
-            "least one does."
+            f"MODEL.FREEZE_BLOCKS is {model.FREEZE_BLOCKS}, but {backbone.name} has {backbone.num_blocks} blocks. "
+            "Lower it, or set MODEL.FROZEN: True to train nothing of the backbone."
+        )
+    if model.FROZEN:
+        return backbone.num_blocks + 2
+    return model.FREEZE_BLOCKS + 1 if model.FREEZE_BLOCKS else 0
+
+
+def _build_selection(model: CfgNode, backbone: ViTBackbone) -> SDTPS | EarlySDTPS:
+    """SDTPS behind the backbone (MODEL.SDTPS_BLOCK 0), or inside it after one block or several."""
+    blocks = per_place(model.SDTPS_BLOCK)
+    sparse_ratios = per_place(model.SDTPS_SPARSE_RATIO, len(blocks))
+    aggr_ratios = per_place(model.SDTPS_AGGR_RATIO, len(blocks))
+    early = blocks != [0]
+    if early and backbone.has_rope:
+        raise UserError(
+            f"MODEL.SDTPS_BLOCK is {model.SDTPS_BLOCK}, but {backbone.name} rotates its tokens by their place on "
+            "the grid in every block, and an aggregated token has none. Set it to 0, or take a backbone with learned "
+            "positions."
+        )
+    if early and max(blocks) >= backbone.num_blocks:
+        raise UserError(
+            f"MODEL.SDTPS_BLOCK is {model.SDTPS_BLOCK}, but {backbone.name} has {backbone.num_blocks} blocks. "
+            f"Allowed: 1 to {backbone.num_blocks - 1}, or 0 for after the last one."
+        )
+    num_tokens, stages = backbone.num_patches, {}
+    for block, sparse_ratio, aggr_ratio in zip(blocks, sparse_ratios, aggr_ratios, strict=True):
+        width = backbone.width if early else backbone.embed_dim
+        stages[block] = _build_sdtps(model, width, num_tokens, sparse_ratio, aggr_ratio)
+        num_tokens = stages[block].num_outputs
+    return EarlySDTPS(stages) if early else stages[0]
+
+
+def per_place(value: float | list, num_places: int = 1) -> list:
+    """A key that is one value for all places of SDTPS, or a list with one for each, as a list."""
+    return list(value) if isinstance(value, (list, tuple)) else [value] * num_places
+
+
+def _build_sdtps(model: CfgNode, width: int, num_patches: int, sparse_ratio: float, aggr_ratio: float) -> SDTPS:
+    if aggr_ratio * sparse_ratio * num_patches < 1:
+        raise UserError(
+            f"MODEL.SDTPS_AGGR_RATIO is {aggr_ratio} and MODEL.SDTPS_SPARSE_RATIO {sparse_ratio}: of {num_patches} "
+            f"patches {aggr_ratio * sparse_ratio * num_patches:.2f} would come out of the aggregation. Raise either "
+            "until at least one does."
         )
     return SDTPS(
-        backbone.embed_dim,
-        backbone.num_patches,
-        sparse_ratio=model.SDTPS_SPARSE_RATIO,
-        aggr_ratio=model.SDTPS_AGGR_RATIO,
+        width,
+        num_patches,
+        sparse_ratio=sparse_ratio,
+        aggr_ratio=aggr_ratio,
         mask_aggregation=model.SDTPS_MASK_AGGREGATION,
         beta=model.SDTPS_BETA,
         use_gumbel=model.SDTPS_USE_GUMBEL,

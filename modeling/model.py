@@ -11,8 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from data.records import MODALITIES
+from modeling.atmoe import ATMoE
+from modeling.early import EarlySDTPS
+from modeling.hdm import HDM, SUBSETS, present_subsets
 from modeling.heads import BNNeckHead
+from modeling.pife import PIFE
 from modeling.sdtps import SDTPS, Selection
+
+BRANCHES = ("ori", "moe", "sdtps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +31,17 @@ class ReIDOutput:
     """(B, D) by head, before the neck: for the triplet loss."""
     logits: dict[str, Tensor]
     """(B, K) by head: for the identity loss."""
+    counted: dict[str, Tensor]
+    """(B,) bool by head, the samples that its losses count; a head that is not named counts all."""
     patterns: dict[str, Tensor]
     """(B, D) by pattern, one per branch and 'all' (the branches concatenated), before or after the neck."""
     selection: Selection | None
-    """What SDTPS kept; None without it."""
+    """What SDTPS kept of the patches; None without it."""
+
+
+def zero_absent(parts: Tensor, there: Tensor | None) -> Tensor:
+    """Parts (B, P, C) of a feature, 0 where they are not `there` (B, P) bool; None: all are."""
+    return parts if there is None else parts.masked_fill(~there.unsqueeze(-1), 0.0)
 
 
 class ReIDModel(nn.Module):
@@ -38,7 +51,11 @@ class ReIDModel(nn.Module):
         backbone: gives tokens (B, M, 1+N, C) and has `embed_dim`.
         num_classes: K, identities of the training set.
         direct: the ori branch concatenates the globals under one head ('ori'); False gives each modality its own.
-        sdtps: adds the branch 'sdtps'.
+        pife: makes the globals of all branches from globals and patches.
+        hdm: adds the branch 'moe', its seven features concatenated.
+        atmoe: what the branch 'moe' makes of those features instead.
+        sdtps: adds the branch 'sdtps'; selects behind the backbone, or inside it (`EarlySDTPS`), then for all branches.
+        drop_missing: an absent modality takes no part (MODEL.MISSING 'drop'); False: it is an empty image.
         feat: pattern that becomes the embedding: a branch, 'all' (the only branch where there is one), or 'auto'
             (sdtps where there is one, else all).
         neck_feat: 'before' or 'after' the neck, for the patterns.
@@ -50,54 +67,107 @@ class ReIDModel(nn.Module):
         *,
         num_classes: int,
         direct: bool = True,
-        sdtps: SDTPS | None = None,
+        pife: PIFE | None = None,
+        hdm: HDM | None = None,
+        atmoe: ATMoE | None = None,
+        sdtps: SDTPS | EarlySDTPS | None = None,
+        drop_missing: bool = False,
         feat: str = "auto",
         neck_feat: str = "before",
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.direct = direct
+        self.pife = pife
+        self.hdm = hdm
+        self.atmoe = atmoe
         self.sdtps = sdtps
+        self.drop_missing = drop_missing
         self.after_neck = neck_feat == "after"
 
         width = backbone.embed_dim
         joint = len(MODALITIES) * width
         head_dims = {"ori": joint} if direct else {f"ori_{name}": width for name in MODALITIES}
+        if hdm is not None:
+            head_dims["moe"] = len(SUBSETS) * width
         if sdtps is not None:
             head_dims["sdtps"] = joint
-        branches = ["ori", *(name for name in head_dims if not name.startswith("ori"))]
+        branches = [branch for branch in BRANCHES if branch == "ori" or branch in head_dims]
         self.pattern_names = tuple(branches) if len(branches) == 1 else (*branches, "all")
         own = "sdtps" if sdtps is not None else self.pattern_names[-1]
         self.feat = {"auto": own, "all": self.pattern_names[-1]}.get(feat, feat)
         self.heads = nn.ModuleDict({name: BNNeckHead(dim, num_classes) for name, dim in head_dims.items()})
 
     def forward(self, images: Tensor, camera: Tensor, present: Tensor | None = None) -> ReIDOutput:
-        """Images (B, M, 3, H, W) normalised, camera (B,) int64, present (B, M) bool; absent = an empty image."""
-        if present is not None:
+        """Images (B, M, 3, H, W) normalised, camera (B,) int64, present (B, M) bool; None: all modalities are there."""
+        if present is not None and not self.drop_missing:
             images = images.masked_fill(~present[:, :, None, None, None], 0.0)
-        return self.decode(self.encode(images, camera))
+        return self.decode(self.encode(images, camera), present)
 
     def encode(self, images: Tensor, camera: Tensor) -> Tensor:
-        """The backbone's tokens (B, M, L, C), the modalities in one pass."""
+        """What the modalities do not yet share, in one pass: tokens (B, M, L, C), or those of an early selection."""
+        if isinstance(self.sdtps, EarlySDTPS):
+            return self.backbone.begin(images, camera, num_blocks=self.sdtps.first_block)
         return self.backbone(images, camera)
 
-    def decode(self, tokens: Tensor) -> ReIDOutput:
-        """Branches and heads over the tokens (B, M, L, C)."""
-        globals_ = tokens[:, :, 0]  # (B, M, C)
-        if self.direct:
-            features = {"ori": globals_.flatten(1)}
-        else:
-            features = {f"ori_{name}": globals_[:, m] for m, name in enumerate(MODALITIES)}
-        selection = None
-        if self.sdtps is not None:
-            selected, selection = self.sdtps(tokens)  # (B, M, T+1, C)
-            features["sdtps"] = selected.mean(dim=2).flatten(1)
+    def decode(self, tokens: Tensor, present: Tensor | None = None) -> ReIDOutput:
+        """Branches and heads over what `encode` gives; present (B, M) bool is for a model that drops the missing."""
+        if not self.drop_missing:
+            present = None
+        selection, selected = None, None
+        if isinstance(self.sdtps, EarlySDTPS):
+            tokens, selection = self.sdtps(self.backbone, tokens, present)
+            selected = tokens[:, :, 1:]
+        if self.pife is not None:
+            tokens = torch.cat([self.pife(tokens).unsqueeze(2), tokens[:, :, 1:]], dim=2)
+        if isinstance(self.sdtps, SDTPS):
+            selected, selection = self.sdtps(tokens, present)  # (B, M, T+1, C)
+
+        features = self._ori(zero_absent(tokens[:, :, 0], present))
+        if self.hdm is not None:
+            features["moe"] = self._moe(tokens, present)
+        if selected is not None:
+            features["sdtps"] = zero_absent(selected.mean(dim=2), present).flatten(1)
 
         necked, logits = {}, {}
         for name, head in self.heads.items():
             necked[name], logits[name] = head(features[name])
-        patterns = self._patterns(necked if self.after_neck else features)
-        return ReIDOutput(patterns[self.feat], features, logits, patterns, selection)
+        counted = {}
+        if present is not None and not self.direct:
+            counted = {f"ori_{name}": present[:, m] for m, name in enumerate(MODALITIES)}
+        patterns = self._patterns(self._after_neck(necked, present) if self.after_neck else features)
+        return ReIDOutput(patterns[self.feat], features, logits, counted, patterns, selection)
+
+    def _ori(self, globals_: Tensor) -> dict[str, Tensor]:
+        """The features of the ori branch by head, from the globals (B, M, C)."""
+        if self.direct:
+            return {"ori": globals_.flatten(1)}
+        return {f"ori_{name}": globals_[:, m] for m, name in enumerate(MODALITIES)}
+
+    def _moe(self, tokens: Tensor, present: Tensor | None) -> Tensor:
+        """The feature (B, 7C) of the moe branch."""
+        features = self.hdm(tokens, present)  # (B, 7, C)
+        if self.atmoe is None:
+            return features.flatten(1)
+        return self.atmoe(features, None if present is None else present_subsets(present))
+
+    def _after_neck(self, necked: dict[str, Tensor], present: Tensor | None) -> dict[str, Tensor]:
+        """The normalised features by head; the neck moves the zeros of an absent modality, so they are set anew."""
+        if present is None:
+            return necked
+        parts = {f"ori_{name}": present[:, m : m + 1] for m, name in enumerate(MODALITIES)}
+        parts |= {"ori": present, "sdtps": present}
+        if self.hdm is not None:
+            parts["moe"] = self._moe_parts(present)
+        return {
+            name: zero_absent(feature.unflatten(1, (parts[name].shape[1], -1)), parts[name]).flatten(1)
+            for name, feature in necked.items()
+        }
+
+    def _moe_parts(self, present: Tensor) -> Tensor:
+        """Which equal parts of the moe feature are there: a part per subset, or with ATMoE per head and subset."""
+        subsets = present_subsets(present)
+        return subsets if self.atmoe is None else subsets.repeat(1, self.atmoe.gate.num_heads)
 
     def _patterns(self, by_head: dict[str, Tensor]) -> dict[str, Tensor]:
         """What can be retrieved with: each branch, and all of them concatenated where there are several."""

@@ -107,9 +107,14 @@ class TokenSparse(nn.Module):
             else None
         )
 
-    def forward(self, patches: Tensor, own_global: Tensor, other_globals: Tensor) -> SparseTokens:
-        """Select among `patches` (B, N, C), given `own_global` (B, C) and the others' `other_globals` (B, G-1, C)."""
-        score = self.score(patches, own_global, other_globals)
+    def forward(
+        self, patches: Tensor, own_global: Tensor, other_globals: Tensor, present: Tensor | None = None
+    ) -> SparseTokens:
+        """Select among `patches` (B, N, C), given `own_global` (B, C) and the others' `other_globals` (B, G-1, C).
+
+        `present` (B, G) bool, own first, tells which of the globals score at all; None: all of them.
+        """
+        score = self.score(patches, own_global, other_globals, present)
         noise = self._gumbel_noise(score) if self.training and self.use_gumbel else None
         ranking = score if noise is None or not self.gumbel_sample else score + noise
 
@@ -129,13 +134,17 @@ class TokenSparse(nn.Module):
         kept = patches.gather(1, indices.unsqueeze(-1).expand(-1, -1, patches.shape[2]))
         return SparseTokens(kept, extra, decision, indices, score)
 
-    def score(self, patches: Tensor, own_global: Tensor, other_globals: Tensor) -> Tensor:
-        """The combined score (B, N), in float32 also under autocast."""
+    def score(
+        self, patches: Tensor, own_global: Tensor, other_globals: Tensor, present: Tensor | None = None
+    ) -> Tensor:
+        """The combined score (B, N), in float32 also under autocast; arguments as `forward`."""
         with torch.autocast(patches.device.type, enabled=False):
             patches = patches.float()
             sources = torch.cat([own_global.unsqueeze(1), other_globals], dim=1).float()  # (B, G, C)
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detach_attention):
                 attention = attention_scores(patches, sources)  # (B, G, N)
+                if present is not None:
+                    attention = attention * present.unsqueeze(-1)
             own, others = attention[:, 0], attention[:, 1:].sum(dim=1)
             if self.score_predictor is None:
                 return own + others
@@ -228,6 +237,7 @@ class SDTPS(nn.Module):
         self.modalities = tuple(modalities)
         self.mask_aggregation = mask_aggregation
         self.num_tokens = num_aggregated(num_patches, sparse_ratio, aggr_ratio)
+        self.num_outputs = self.num_tokens + (num_kept(num_patches, sparse_ratio) < num_patches)
         self.sparse = nn.ModuleDict(
             {name: TokenSparse(embed_dim, sparse_ratio=sparse_ratio, **sparse_options) for name in self.modalities}
         )
@@ -235,13 +245,18 @@ class SDTPS(nn.Module):
             {name: TokenAggregation(embed_dim, self.num_tokens) for name in self.modalities}
         )
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Selection]:
-        """Tokens (B, M, 1+N, C), global first, to (B, M, T+1, C): T aggregated and the extra one (none if rho is 1)."""
+    def forward(self, tokens: Tensor, present: Tensor | None = None) -> tuple[Tensor, Selection]:
+        """Tokens (B, M, 1+N, C), global first, to (B, M, T+1, C): T aggregated and the extra one (none if rho is 1).
+
+        With `present` (B, M) bool, the global of an absent modality scores nothing; what comes out for the absent
+        modality itself means nothing.
+        """
         globals_, patches = tokens[:, :, 0], tokens[:, :, 1:]
         outputs, indices, scores, all_weights = [], [], [], []
         for m, name in enumerate(self.modalities):
-            others = torch.cat([globals_[:, :m], globals_[:, m + 1 :]], dim=1)
-            sparse = self.sparse[name](patches[:, m], globals_[:, m], others)
+            others = [i for i in range(len(self.modalities)) if i != m]
+            sources = None if present is None else present[:, [m, *others]]
+            sparse = self.sparse[name](patches[:, m], globals_[:, m], globals_[:, others], sources)
             if sparse.decision.requires_grad and self.mask_aggregation:
                 aggregated, weights = self.aggregation[name](patches[:, m], sparse.decision)
                 weights = weights.detach().gather(2, sparse.indices.unsqueeze(1).expand(-1, weights.shape[1], -1))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 from yacs.config import CfgNode
 
 from solver.param_groups import build_param_groups
-from solver.schedule import EpochSchedule, lr_factor, lr_noise
+from solver.schedule import EpochSchedule, lr_factor, lr_noise, original_lr
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -23,6 +24,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         bias_lr_factor=solver.BIAS_LR_FACTOR,
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
         large_fc_lr=solver.LARGE_FC_LR,
+        **(_layers(model) | {"layer_decay": solver.LAYER_DECAY} if solver.LAYER_DECAY != 1 else {}),
     )
     # Fused on the CPU too: one kernel per group, and it honours `found_inf`, with which a step can be called off.
     if solver.OPTIMIZER_NAME == "SGD":
@@ -32,16 +34,25 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     )
 
 
+def _layers(model: nn.Module) -> dict[str, Any]:
+    """How `build_param_groups` is told the layer of a backbone parameter."""
+    backbone = model.backbone
+    return {
+        "layer_of": lambda name: backbone.layer_of(name.removeprefix("backbone.")),
+        "num_layers": backbone.num_blocks + 1,
+    }
+
+
 def build_schedule(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> EpochSchedule:
-    """Linear warm-up and cosine, set once per epoch, with the original's noise if SOLVER.LR_NOISE asks for it."""
+    """The rate of every epoch, set once per epoch, with the original's noise if SOLVER.LR_NOISE asks for it."""
     solver = cfg.SOLVER
-    factor = partial(
-        lr_factor,
-        warmup_epochs=solver.WARMUP_EPOCHS,
-        max_epochs=solver.MAX_EPOCHS,
-        warmup_start=solver.WARMUP_START,
-        min_factor=solver.MIN_LR_FACTOR,
-    )
-    if not solver.LR_NOISE:
-        return EpochSchedule(optimizer, factor)
-    return EpochSchedule(optimizer, lambda epoch: factor(epoch) * (1 + lr_noise(epoch, solver.SEED, solver.LR_NOISE)))
+    length = {"warmup_epochs": solver.WARMUP_EPOCHS, "max_epochs": solver.MAX_EPOCHS}
+
+    def noise(epoch: int) -> float:
+        return 1 + lr_noise(epoch, solver.SEED, solver.LR_NOISE) if solver.LR_NOISE else 1.0
+
+    if solver.SCHEDULE == "original":
+        lowest = {"warmup_lr": solver.WARMUP_START * solver.BASE_LR, "min_lr": solver.MIN_LR_FACTOR * solver.BASE_LR}
+        return EpochSchedule(optimizer, noise, rate=partial(original_lr, **length, **lowest))
+    factor = partial(lr_factor, **length, warmup_start=solver.WARMUP_START, min_factor=solver.MIN_LR_FACTOR)
+    return EpochSchedule(optimizer, lambda epoch: factor(epoch) * noise(epoch))

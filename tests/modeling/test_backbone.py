@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from modeling import backbone as backbone_module
 from modeling.backbone import ViTBackbone
 from utils.errors import UserError
 
@@ -99,3 +100,59 @@ def test_published_size_of_clip_vit_b_16():
 def test_what_cannot_be_built_is_refused(options, message):
     with pytest.raises(UserError, match=message):
         make(**options)
+
+
+@pytest.mark.parametrize(
+    ("name", "hw", "grid", "prefix", "width"),
+    [
+        ("vit_base_patch16_224", (256, 128), (16, 8), 1, 768),
+        ("vit_small_patch16_224", (256, 128), (16, 8), 1, 384),
+        ("deit_base_patch16_224", (128, 256), (8, 16), 1, 768),
+        ("vit_small_patch14_dinov2", (252, 126), (18, 9), 1, 384),
+        ("vit_small_patch14_reg4_dinov2", (252, 126), (18, 9), 5, 384),  # four register tokens
+        ("vit_small_patch16_dinov3", (256, 128), (16, 8), 5, 384),  # rotary, four register tokens
+        ("eva02_small_patch14_224", (252, 126), (18, 9), 1, 384),  # rotary
+        ("vit_base_patch16_siglip_224", (256, 128), (16, 8), 0, 768),  # no class token
+        ("vit_base_patch16_clip_224", (256, 128), (16, 8), 1, 768),
+    ],
+)
+def test_timm_models_at_full_size(name, hw, grid, prefix, width):
+    with torch.device("meta"):
+        backbone = ViTBackbone(name, img_size=hw, num_cameras=2)
+        tokens = backbone(torch.empty(2, 3, 3, *hw), torch.zeros(2, dtype=torch.int64))
+    assert (backbone.grid, backbone.num_prefix_tokens, backbone.embed_dim) == (grid, prefix, width)
+    assert tokens.shape == (2, 3, 1 + grid[0] * grid[1], width)
+
+
+SMALL = {"embed_dim": 32, "depth": 2, "num_heads": 2}
+
+
+@pytest.mark.parametrize(
+    ("timm_name", "kwargs", "hw"),
+    [
+        ("vit_small_patch14_reg4_dinov2", SMALL, (56, 28)),
+        ("vit_small_patch16_dinov3", SMALL, (64, 32)),
+        ("eva02_small_patch14_224", SMALL, (56, 28)),
+        ("vit_base_patch16_siglip_224", SMALL, (64, 32)),
+    ],
+)
+def test_global_and_patches_are_timms_and_every_parameter_learns(monkeypatch, timm_name, kwargs, hw):
+    monkeypatch.setitem(backbone_module.ARCHITECTURES, "small", backbone_module.Architecture(timm_name, kwargs))
+    backbone = make("small", img_size=hw)
+    images, camera = batch(hw=hw)
+    tokens = backbone(images, camera)
+    prefix = backbone.num_prefix_tokens
+    expected = backbone.vit.forward_features(images.flatten(0, 1)).unflatten(0, (2, 3))
+    torch.testing.assert_close(tokens[:, :, 1:], expected[:, :, prefix:])
+    global_ = expected[:, :, 0] if prefix else expected.mean(dim=2)
+    torch.testing.assert_close(tokens[:, :, 0], global_)
+    tokens.square().mean().backward()
+    assert not [n for n, p in backbone.named_parameters() if p.grad is None]
+
+
+def test_begin_and_finish_are_the_whole():
+    for name in ("ViT-Test", "ViT-Test-CLIP"):
+        backbone = make(name, num_cameras=2)
+        images, camera = batch()
+        halves = backbone.finish(backbone.begin(images, camera, num_blocks=1), num_blocks=1)
+        torch.testing.assert_close(halves, backbone(images, camera))

@@ -45,7 +45,8 @@ class Scene:
     @cached_property
     def features(self) -> dict[str, torch.Tensor]:
         """(N, D) float32 by pattern, on the CPU, as they are ranked: of unit length where the evaluator scales them."""
-        patterns = self.evaluator.encode(self.model).patterns
+        setting = self.evaluator.missing
+        patterns = self.evaluator.encode(self.model, [setting])[setting].patterns
         scale = self.evaluator.normalize_features
         return {name: (F.normalize(value, dim=1) if scale else value).cpu() for name, value in patterns.items()}
 
