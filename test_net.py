@@ -5,18 +5,16 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from pathlib import Path
 from typing import Any
 
 from configs import get_cfg
 from data.build import build_data
-from engine.build import build_evaluator
-from engine.checkpoint import BEST, load_checkpoint, load_model_state
+from engine.build import build_evaluator, find_weights, load_model
+from engine.checkpoint import load_checkpoint
 from engine.evaluate import Evaluator, format_table, result_row
 from engine.missing import NOTHING, mean_row, parse_settings, title
 from engine.precision import resolve_device
 from engine.run_folder import RunFolder
-from modeling import build_model
 from modeling.model import ReIDModel
 from train_net import DEFAULT_CONFIG
 from utils.errors import run_script
@@ -43,19 +41,12 @@ def main() -> int:
     setup_logging()
     cfg = get_cfg(args.config_file, args.opts)
     device = resolve_device(cfg.MODEL.DEVICE)
-    weights = Path(args.weights or cfg.TEST.WEIGHT or Path(cfg.OUTPUT_DIR) / BEST)
+    weights = find_weights(cfg, args.weights)
     content = load_checkpoint(weights)
     folder = RunFolder(cfg.OUTPUT_DIR)  # before the evaluation, lest its result had nowhere to go
 
     data = build_data(cfg)
-    model = build_model(
-        cfg,
-        num_classes=len(content.get("pids", data.train_pids)),
-        num_cameras=content.get("num_cameras", data.num_cameras),
-        pretrained=False,
-    )
-    load_model_state(model, content.get("model", content), str(weights))
-    model.to(device)
+    model = load_model(cfg, data, content, str(weights)).to(device)
     rows = score_settings(build_evaluator(cfg, data.test, model, device), model, args.missing, name=weights.name)
     folder.write_results({"weights": str(weights), "headline": model.feat, "rows": rows}, name=TEST_RESULTS)
     logger.info("%s\nFigures: %s", format_table(rows), folder.path / TEST_RESULTS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -111,6 +113,8 @@ def _loader(
     on_device = cfg.DATALOADER.CACHE == "device"
     # A worker process could not share the device's memory, and more workers than cores only slow each other.
     workers = 0 if on_device else min(cfg.DATALOADER.NUM_WORKERS, len(os.sched_getaffinity(0)))
+    if workers:
+        atexit.register(_end_workers)
     return BatchLoader(
         dataset.to(device) if on_device else dataset,
         batch_sampler=batch_sampler,
@@ -131,6 +135,16 @@ def _leave_signals_to_the_trainer(_worker: int) -> None:
     """Ctrl-C and schedulers signal the whole process group; the trainer saves, and then ends the workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _end_workers() -> None:
+    """End, at exit, the workers of a loader that something still holds.
+
+    multiprocessing would ask them by SIGTERM, which they leave to the trainer, and wait for them forever.
+    """
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
 
 
 def _open_store(cfg: CfgNode, samples: Sequence[Sample]) -> ImageStore:

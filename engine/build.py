@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,17 +12,38 @@ from yacs.config import CfgNode
 from data.build import build_augmentation, build_eval_loader, build_normalization, build_train_loader
 from data.masks import patch_coverage
 from data.splits import EvalSplit, ReIDData
-from engine.checkpoint import BEST
+from engine.checkpoint import BEST, load_model_state
 from engine.evaluate import Evaluator
 from engine.precision import Precision, resolve_precision
 from engine.run_folder import RunFolder
 from engine.train import Trainer, TrainOptions, TrainState
-from modeling import build_loss
+from modeling import build_loss, build_model
 from modeling.model import ReIDModel
 from solver import build_optimizer, build_schedule
 from utils.errors import UserError
 
 logger = logging.getLogger(__name__)
+
+
+def find_weights(cfg: CfgNode, given: str = "") -> Path:
+    """The checkpoint to evaluate: the `given` one, else TEST.WEIGHT, else OUTPUT_DIR/best.pth."""
+    return Path(given or cfg.TEST.WEIGHT or Path(cfg.OUTPUT_DIR) / BEST)
+
+
+def load_model(cfg: CfgNode, data: ReIDData, content: dict[str, Any], source: str) -> ReIDModel:
+    """The model of the checkpoint `content` (also a bare state dict), on the CPU.
+
+    Raises:
+        UserError: the configuration describes another model; names `source`.
+    """
+    model = build_model(
+        cfg,
+        num_classes=len(content.get("pids", data.train_pids)),
+        num_cameras=content.get("num_cameras", data.num_cameras),
+        pretrained=False,
+    )
+    load_model_state(model, content.get("model", content), source)
+    return model
 
 
 def build_evaluator(cfg: CfgNode, split: EvalSplit, model: ReIDModel, device: torch.device) -> Evaluator:

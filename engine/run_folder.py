@@ -72,16 +72,7 @@ class RunFolder:
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The lines of metrics.jsonl; one that was cut off or is no record is left out."""
-        path = self.path / METRICS
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                record = None
-            if isinstance(record, dict) and "epoch" in record:
-                yield record
-            else:
-                logger.info("warning: %s has a broken line, which is left out.", path)
+        return read_records(self.path / METRICS)
 
     def keep_records(self, until_epoch: int) -> None:
         """Drop the lines of epochs after `until_epoch`: a resumed run writes them again."""
@@ -119,6 +110,22 @@ def _not_written(path: Path, error: OSError) -> UserError:
         f"Could not write {path}: {error.strerror or error}. Free space or set OUTPUT_DIR to another disk, then "
         "continue with --resume auto; what was saved before is intact."
     )
+
+
+def read_records(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of the metrics.jsonl at `path`, none where there is no such file.
+
+    A line that was cut off or is no record is left out.
+    """
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            record = None
+        if isinstance(record, dict) and "epoch" in record:
+            yield record
+        else:
+            logger.info("warning: %s has a broken line, which is left out.", path)
 
 
 def _numbers(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

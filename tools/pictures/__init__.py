@@ -1,0 +1,1 @@
+"""The pictures of `tools/visualize.py`, one file each."""
