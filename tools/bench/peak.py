@@ -20,7 +20,7 @@ CARDS = {
     "RTX 3090": 71e12,
 }
 """Dense bf16 or fp16 operations per second with float32 sums, from NVIDIA's data sheets; the first name found holds."""
-SIDE = {"cpu": 2048, "cuda": 8192}
+SIDE = {"cpu": 1024, "cuda": 8192}
 DTYPES = {"off": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -55,7 +55,7 @@ class Peak:
         return f"measured with large matrix products: {figures}" if figures else "not needed"
 
 
-def _measure(device: torch.device, dtype: torch.dtype, tries: int = 5) -> float:
+def _measure(device: torch.device, dtype: torch.dtype, tries: int = 10) -> float:
     side = SIDE[device.type]
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     best = float("inf")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -30,45 +32,41 @@ def make_features(num_query: int, num_gallery: int, *, width: int = WIDTH, seed:
     camera = torch.randint(cameras, (total,), generator=generator)
     centres = torch.randn(identities, width, generator=generator)
     features = F.normalize(centres[pid] + NOISE * torch.randn(total, width, generator=generator))
-    return tuple(
-        part for of in zip(*(x.split([num_query, num_gallery]) for x in (features, pid, camera))) for part in of
-    )
+    split = [tensor.split([num_query, num_gallery]) for tensor in (features, pid, camera)]
+    return *(query for query, _ in split), *(gallery for _, gallery in split)
 
 
 def measure_metric(device: torch.device, sizes: Sizes) -> Iterator[Row]:
     """mAP and CMC from a matrix of distances, and from features; the peers' always on the CPU."""
     for num_query, num_gallery in sizes.ranking:
         data = make_features(num_query, num_gallery)
-        own = [tensor.to(device) for tensor in data]
+        on_device = [tensor.to(device) for tensor in data]
         query, pid, view, gallery, gallery_pid, gallery_view = (tensor.numpy() for tensor in data)
-        labels = (pid, view, gallery_pid, gallery_view)
-        own_labels = (own[1], own[2], own[4], own[5])
-        distance, own_distance = ranking.squared_distances(query, gallery), pairwise_distance(own[0], own[3])
-        times = compare(
-            {
-                "metric": lambda d=own_distance, by=own_labels: rank_distances(d, *by),
-                "all": lambda own=own: evaluate_ranking(*own),
-                "peers": lambda d=distance, by=labels: ranking.evaluate(d, *by),
-                "peers, all": lambda q=query, g=gallery, by=labels: ranking.evaluate(
-                    ranking.squared_distances(q, g), *by
-                ),
-            },
-            device,
-            repeats=sizes.repeats,
-        )
+        labels, own_labels = (pid, view, gallery_pid, gallery_view), (*on_device[1:3], *on_device[4:])
+        distance = ranking.squared_distances(query, gallery)
+        ways = {
+            "metric": partial(rank_distances, pairwise_distance(on_device[0], on_device[3]), *own_labels),
+            "all": partial(evaluate_ranking, *on_device),
+            "peers": partial(ranking.evaluate, distance, *labels),
+            "peers, all": partial(_peers_evaluate, query, gallery, labels),
+        }
+        times = compare(ways, device, repeats=sizes.repeats)
         title = f"{num_query} x {num_gallery}"
         yield time_row("metric", f"mAP and CMC of distances, {title}", times["metric"], times["peers"])
         yield time_row("metric", f"the same of features, {title}", times["all"], times["peers, all"])
+
+
+def _peers_evaluate(query: np.ndarray, gallery: np.ndarray, labels: tuple[np.ndarray, ...]) -> None:
+    ranking.evaluate(ranking.squared_distances(query, gallery), *labels)
 
 
 def measure_reranking(device: torch.device, sizes: Sizes) -> Iterator[Row]:
     """k-reciprocal re-ranking; the peers' at the smallest size only, where it fits memory and patience."""
     for i, (num_query, num_gallery) in enumerate(sizes.ranking):
         data = make_features(num_query, num_gallery)
-        query, gallery = data[0].to(device), data[3].to(device)
-        ways = {"ours": lambda q=query, g=gallery: rerank(q, g)}
+        ways = {"ours": partial(rerank, data[0].to(device), data[3].to(device))}
         if i == 0:
-            ways["peers"] = lambda q=data[0].numpy(), g=data[3].numpy(): ranking.rerank(q, g)
+            ways["peers"] = partial(ranking.rerank, data[0].numpy(), data[3].numpy())
         repeats = sizes.repeats if i == 0 else 1
         times = compare(ways, device, repeats=repeats, warmup=1 if i == 0 else 0)
         name = f"k-reciprocal, {num_query} x {num_gallery}, {WIDTH}-d"
