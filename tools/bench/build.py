@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 from configs import get_cfg
@@ -59,7 +61,7 @@ SIZES = {
     ),
     "cpu": Sizes(
         batches=((4, 2),),
-        eval_batch=8,
+        eval_batch=4,
         epoch_config="Synthetic/DeMo_SDTPS.yml",
         ranking=((836, 836), (1715, 8575), (3368, 15913)),
         repeats=5,
@@ -126,13 +128,13 @@ class Bench:
         ]
         return PeersTrainer(model, build_loss(self.cfg), make_optimizer(groups), self.device)
 
-    def make_peers_loader(self, like: Trainer):
+    def make_peers_loader(self, like: Trainer) -> DataLoader:
         """JPEGs in the order of our sampler, augmented by its settings."""
         dataset = JpegDataset(self.data.train, self.data.labels, train_transform(self.size_hw, like.augment))
         pinned = self.device.type == "cuda"
         return make_loader(dataset, like.loader.batch_sampler, workers=self._peers_workers, pin_memory=pinned)
 
-    def make_peers_eval_loader(self, like: Trainer):
+    def make_peers_eval_loader(self, like: Trainer) -> DataLoader:
         """Every query, then every gallery image, as JPEGs: what is in both is loaded and encoded twice."""
         split = self.data.test
         samples = [split.samples[i] for i in (*split.query, *split.gallery)]
@@ -169,7 +171,8 @@ def build_bench(
     return Bench(cfg, build_data(cfg), resolve_device(device), folder)
 
 
-def _changed(cfg: CfgNode, *opts) -> CfgNode:
+def _changed(cfg: CfgNode, *opts: Any) -> CfgNode:
+    """A frozen copy with other values."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.merge_from_list(list(opts))

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import torch
 
-from tools.bench.build import PEERS_WORKERS, Bench, Sizes
+from tools.bench.build import Bench, Sizes
 from tools.bench.timing import Row, compare, rate_row
 
 
 def measure_input(bench: Bench, sizes: Sizes) -> Iterator[Row]:
-    """An epoch's batches by our store and by the peers' JPEGs, which two worker processes decode and augment."""
+    """An epoch's batches by our store and by the peers' JPEGs, which worker processes decode and augment."""
     cpu, device = torch.device("cpu"), bench.device
     trainer = bench.make_trainer(in_process=True)
     loader, augment = trainer.loader, trainer.augment
@@ -35,7 +35,7 @@ def measure_input(bench: Bench, sizes: Sizes) -> Iterator[Row]:
     times = compare(ways, cpu, repeats=sizes.repeats)
     count = sum(map(len, batches))
     for way in list(ways)[:2]:
-        name = f"{way}, on the CPU, beside JPEG to float batch with {PEERS_WORKERS} workers"
+        name = f"{way}, on the CPU, beside JPEG to float batch with {jpegs.num_workers} workers"
         yield rate_row("input", name, times[way], times["peers"], count=count, unit="triplets")
     if device.type != "cuda":
         return
