@@ -22,6 +22,9 @@ ERASE_TRIES = 10
 NOISE_STRIDE = 977
 """Values between the noise of one sample and of the next in the table (see `_noise_like`)."""
 
+CPU_VALUES = 2**19
+"""Values that a CPU normalises at a time: as floats they fit its cache."""
+
 
 def normalize(images: Tensor, present: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Scale bytes to [0, 1] and normalise per channel; an absent modality becomes 0, the original's empty image.
@@ -33,9 +36,14 @@ def normalize(images: Tensor, present: Tensor, *, mean: Sequence[float], std: Se
     Returns:
         (B, M, 3, H, W) float32.
     """
+    return _normalize_(images.float(), present, mean, std)
+
+
+def _normalize_(images: Tensor, present: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """`normalize` of bytes that are floats already, in place."""
     scale, shift = _affine(tuple(mean), tuple(std), images.device)
     present = present[..., None, None, None]  # (B, M, 1, 1, 1)
-    return images.float().mul_(scale * present).add_(shift * present)
+    return images.mul_(scale * present).add_(shift * present)
 
 
 @functools.cache
@@ -69,11 +77,29 @@ class TrainAugment:
         Everything is drawn from `generator`, which is on the images' device. Nothing waits for the device.
         """
         geometries = (images.shape[0], 1 if self.sync_geometry else images.shape[1])  # (B, G)
-        images = self._flip_and_crop(images, geometries, generator)
-        images = normalize(images, present, mean=self.mean, std=self.std)
-        if self.erase_prob > 0:
-            self._erase_(images, present, geometries, generator)
-        return images
+        crops = self._draw_crops(geometries, generator, images.device)
+        erased = self._draw_erased(images, present, geometries, generator)
+        if not _on_host(images):
+            result = (self._crop(images, *crops) if crops else images).float()
+            _normalize_(result, present, self.mean, self.std)
+            if erased:
+                chosen, boxes, noise = erased
+                mask = _as_masks(boxes, images.shape[-2:]) & chosen[..., None, None]  # (B, M, H, W)
+                torch.where(mask[:, :, None], noise, result, out=result)
+            return result
+
+        result = torch.empty(images.shape)
+        step = max(1, CPU_VALUES // images[:1].numel())
+        for start in range(0, len(images), step):
+            rows = slice(start, start + step)
+            if crops:
+                self._crop_on_host(images[rows], result[rows], *(drawn[rows] for drawn in crops))
+            else:
+                result[rows] = images[rows]
+            _normalize_(result[rows], present[rows], self.mean, self.std)
+            if erased:
+                _erase_on_host(result[rows], *(drawn[rows] for drawn in erased))
+        return result
 
     def drop_modalities(self, present: Tensor, generator: torch.Generator) -> Tensor:
         """Make modalities absent at random: present (B, M) bool to what is left of it; a sample never loses all."""
@@ -83,34 +109,69 @@ class TrainAugment:
         left = present & (draws >= self.modality_dropout)
         return torch.where(left.any(dim=1, keepdim=True), left, present)
 
-    def _flip_and_crop(self, images: Tensor, geometries: tuple[int, int], generator: torch.Generator) -> Tensor:
-        """Flip, pad with black and crop as two gathers, of rows and then of columns."""
+    def _draw_crops(
+        self, geometries: tuple[int, int], generator: torch.Generator, device: torch.device
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        """First row, first column and flip of each crop, (B, G, 1) each; None where nothing moves."""
         if self.flip_prob == 0 and self.pad_pixels == 0:
-            return images
+            return None
+        top, left = torch.randint(2 * self.pad_pixels + 1, (2, *geometries, 1), generator=generator, device=device)
+        return top, left, torch.rand((*geometries, 1), generator=generator, device=device) < self.flip_prob
+
+    def _crop(self, images: Tensor, top: Tensor, left: Tensor, flip: Tensor) -> Tensor:
+        """Flip, pad with black and crop as two gathers, of rows and then of columns."""
         device, (batch, modalities, channels, height, width) = images.device, images.shape
         pad = self.pad_pixels
         padded = F.pad(images, (pad, pad, pad, pad))
         padded_height, padded_width = padded.shape[-2:]
-        offset = torch.randint(2 * pad + 1, (2, *geometries, 1), generator=generator, device=device)
-        flip = torch.rand((*geometries, 1), generator=generator, device=device) < self.flip_prob  # (B, G, 1)
 
-        rows = (offset[0] + torch.arange(height, device=device)).expand(batch, modalities, height)
+        rows = (top + torch.arange(height, device=device)).expand(batch, modalities, height)
         planes = torch.arange(batch * modalities * channels, device=device).view(batch, modalities, channels, 1)
         rows = planes * padded_height + rows[:, :, None]  # (B, M, 3, H), counted through the batch
         cropped = padded.reshape(-1, padded_width).index_select(0, rows.flatten())
         cropped = cropped.view(batch, modalities, channels, height, padded_width)
 
-        columns = offset[1] + torch.arange(width, device=device)  # (B, G, W)
+        columns = left + torch.arange(width, device=device)  # (B, G, W)
         columns = torch.where(flip, padded_width - 1 - columns, columns)
         return cropped.gather(-1, columns[:, :, None, None].expand(images.shape))
 
-    def _erase_(self, images: Tensor, present: Tensor, geometries: tuple[int, int], generator: torch.Generator) -> None:
-        """Write noise into a rectangle of each chosen image, in place."""
+    def _crop_on_host(self, images: Tensor, result: Tensor, top: Tensor, left: Tensor, flip: Tensor) -> None:
+        """`_crop` into the floats `result` on a CPU, where copies of rectangles are much faster than gathers."""
+        (height, width), geometries = images.shape[-2:], top.shape[1]
+        images, result = (x.unflatten(1, (geometries, -1)) for x in (images, result))  # (B, G, M / G, 3, H, W)
+        result.zero_()
+        drawn = torch.cat([top, left, flip], dim=2).tolist()  # (B, G, 3)
+        for source, target, of_sample in zip(images, result, drawn, strict=True):
+            for g, (first_row, first_column, flipped) in enumerate(of_sample):
+                down, right = first_row - self.pad_pixels, first_column - self.pad_pixels
+                image = source[g].flip(-1) if flipped else source[g]
+                seen = image[..., max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)]
+                y, x = max(-down, 0), max(-right, 0)
+                target[g][..., y : y + seen.shape[-2], x : x + seen.shape[-1]] = seen
+
+    def _draw_erased(
+        self, images: Tensor, present: Tensor, geometries: tuple[int, int], generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Which images (B, M) bool lose their box (B, G, 4), and the noise they get there; None without erasing."""
+        if self.erase_prob == 0:
+            return None
         erase = torch.rand(geometries, generator=generator, device=images.device) < self.erase_prob
-        mask = draw_rectangles(geometries, images.shape[-2:], generator, images.device)
-        mask = mask & (erase & present)[..., None, None]  # (B, M, H, W)
-        noise = _noise_like(images, generator)
-        torch.where(mask[:, :, None], noise, images, out=images)
+        boxes = _draw_boxes(geometries, images.shape[-2:], generator, images.device)
+        return erase & present, boxes, _noise_like(images, generator)
+
+
+def _on_host(images: Tensor) -> bool:
+    """Whether to go sample by sample, within the cache: a CPU gains by it, a card would starve."""
+    return images.device.type == "cpu"
+
+
+def _erase_on_host(images: Tensor, chosen: Tensor, boxes: Tensor, noise: Tensor) -> None:
+    """Write noise (B, M, 3, H, W) into the boxes (B, G, 4) of the chosen (B, M) images, touching nothing else."""
+    boxes = boxes.long().expand(*chosen.shape, 4)
+    places = zip(chosen.nonzero().tolist(), boxes[chosen].tolist(), strict=True)
+    for (sample, modality), (top, left, tall, wide) in places:
+        area = (sample, modality, ..., slice(top, top + tall), slice(left, left + wide))
+        images[area] = noise[area]
 
 
 def draw_rectangles(
@@ -121,6 +182,13 @@ def draw_rectangles(
     Area and log aspect ratio are uniform in ERASE_AREA and ERASE_LOG_ASPECT; of ERASE_TRIES draws the first counts
     that is smaller than the image both ways, at a uniform place; if none is, the mask is empty.
     """
+    return _as_masks(_draw_boxes(shape, size_hw, generator, device), size_hw)
+
+
+def _draw_boxes(
+    shape: tuple[int, ...], size_hw: tuple[int, int], generator: torch.Generator, device: torch.device
+) -> Tensor:
+    """The rectangles of `draw_rectangles` as top, left, height and width, (*shape, 4) whole numbers in float32."""
     height, width = size_hw
     area, aspect, top, left = torch.rand((4, *shape, ERASE_TRIES), generator=generator, device=device)
     area = (ERASE_AREA[0] + area * (ERASE_AREA[1] - ERASE_AREA[0])) * (height * width)
@@ -132,9 +200,14 @@ def draw_rectangles(
     # top is uniform in 0..height - tall; the minimum is for a product that float32 rounds up to the next integer.
     top = torch.minimum((top * (height - tall + 1)).floor(), height - tall)
     left = torch.minimum((left * (width - wide + 1)).floor(), width - wide)
-    y, x = torch.arange(height, device=device), torch.arange(width, device=device)
-    inside_y = (y >= top) & (y < top + tall) & fits  # (*shape, H)
-    inside_x = (x >= left) & (x < left + wide)  # (*shape, W)
+    return torch.cat([top, left, tall * fits, wide], dim=-1)
+
+
+def _as_masks(boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """Boxes (..., 4) as masks (..., H, W) bool."""
+    y, x = (torch.arange(size, device=boxes.device) for size in size_hw)
+    top, left, tall, wide = boxes.unsqueeze(-1).unbind(-2)  # (..., 1)
+    inside_y, inside_x = (y >= top) & (y < top + tall), (x >= left) & (x < left + wide)
     return inside_y[..., :, None] & inside_x[..., None, :]
 
 

@@ -9,6 +9,7 @@ from timm.data.random_erasing import RandomErasing
 from torch.nn import functional as F
 from torchvision.transforms import functional as tv
 
+import data.augment
 from data.augment import NOISE_STRIDE, TrainAugment, draw_rectangles, normalize
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.5, 0.25, 0.2)
@@ -160,6 +161,18 @@ def test_rectangles_are_distributed_as_timms(size_hw):
         (*theirs.T, theirs[:, 2] * theirs[:, 3]), (*ours.T, ours[:, 2] * ours[:, 3]), strict=True
     ):
         assert kolmogorov_smirnov(of_theirs, of_ours) < 0.06
+
+
+@pytest.mark.parametrize("sync", [True, False])
+@pytest.mark.parametrize("options", [{}, {"flip_prob": 0.5, "pad_pixels": 3}, {"erase_prob": 0.7}])
+def test_sample_by_sample_as_the_whole_batch(monkeypatch, sync, options):
+    """What a CPU does by copies of rectangles, a card does by gathers and masks; the result is bit-equal."""
+    images = make_images(9)
+    present = torch.rand((9, M), generator=torch.Generator().manual_seed(1)) < 0.8
+    monkeypatch.setattr(data.augment, "CPU_VALUES", 4 * images[0].numel())
+    by_sample = augment(images, present=present, sync_geometry=sync, **options)
+    monkeypatch.setattr(data.augment, "_on_host", lambda _images: False)
+    assert torch.equal(augment(images, present=present, sync_geometry=sync, **options), by_sample)
 
 
 def test_where_no_try_fits_nothing_is_erased():

@@ -8,10 +8,10 @@ from engine import metrics
 from engine.metrics import (
     evaluate_ranking,
     ignored_pairs,
-    order_bits,
     pairwise_distance,
     positive_ranks,
     rank_distances,
+    same_identity_pairs,
 )
 from utils.errors import UserError
 
@@ -20,6 +20,11 @@ def rank(distance, query_pid, query_view, gallery_pid, gallery_view, **options):
     """`rank_distances` of plain lists or arrays."""
     labels = [torch.as_tensor(values) for values in (query_pid, query_view, gallery_pid, gallery_view)]
     return rank_distances(torch.as_tensor(distance), *labels, **options)
+
+
+def ranks_by_masks(distance, positive, ignored):
+    """`positive_ranks` of masks (Q, G) bool; an ignored match does not count."""
+    return positive_ranks(distance, *(mask.nonzero(as_tuple=True) for mask in (positive & ~ignored, ignored)))
 
 
 def test_ap_cmc_and_minp_by_hand():
@@ -73,6 +78,13 @@ def test_ignored_are_same_identity_and_same_view():
     assert ignored_pairs(*labels).tolist() == [[True, False, False, False], [False, False, True, False]]
 
 
+def test_pairs_of_the_same_identity():
+    """By query, then by gallery index; an identity that the gallery lacks has none."""
+    rows, columns = same_identity_pairs(torch.tensor([5, 9, 3, 5]), torch.tensor([3, 5, 7, 5, 3, 5]))
+    assert rows.tolist() == [0, 0, 0, 2, 2, 3, 3, 3]
+    assert columns.tolist() == [1, 3, 5, 0, 4, 1, 3, 5]
+
+
 def test_an_ignored_image_leaves_its_rank_to_the_next():
     """Three ignored images are nearest, then a match, then another ignored one at the match's very distance."""
     result = rank([[0.1, 0.1, 0.2, 0.3, 0.3, 0.9]], [1], [0], [1, 1, 1, 1, 1, 2], [0, 0, 0, 1, 0, 1])
@@ -104,18 +116,11 @@ def test_ties_go_by_gallery_index():
     assert rank([[0.0, -0.0]], [1], [0], [1, 2], [1, 1]).mAP == 1.0
 
 
-def test_bits_order_as_distances_do():
-    values = torch.tensor([-torch.inf, -2.5, -1e-9, 0.0, 1e-45, 1e-30, 3.0, torch.inf])
-    bits = order_bits(values)
-    assert (bits.diff() > 0).all()
-    assert order_bits(torch.tensor(-0.0)) == order_bits(torch.tensor(0.0))
-
-
 def test_positive_ranks_pad_with_zero():
     distance = torch.tensor([[3.0, 1.0, 2.0], [1.0, 2.0, 3.0], [1.0, 1.0, 1.0]])
     positive = torch.tensor([[True, False, True], [False, True, False], [False, False, False]])
     ignored = torch.tensor([[False, False, False], [True, False, False], [True, False, False]])
-    ranks, counts = positive_ranks(distance, positive, ignored)
+    ranks, counts = ranks_by_masks(distance, positive, ignored)
     assert ranks.tolist() == [[2, 3], [1, 0], [0, 0]] and counts.tolist() == [2, 1, 0]
 
 
@@ -128,7 +133,7 @@ def test_positive_ranks_equal_a_sort(scale, levels):
     positive = rng.random(distance.shape) < 0.05
     ignored = rng.random(distance.shape) < 0.05
     distance[0, np.flatnonzero(positive[0])[0]] *= 1000
-    ranks, counts = positive_ranks(*map(torch.from_numpy, (distance, positive, ignored)))
+    ranks, counts = ranks_by_masks(*map(torch.from_numpy, (distance, positive, ignored)))
     for row in range(len(distance)):
         order = [i for i in np.argsort(distance[row], kind="stable") if not ignored[row, i]]
         expected = [place for place, i in enumerate(order, start=1) if positive[row, i]]

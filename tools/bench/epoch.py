@@ -1,0 +1,83 @@
+"""A whole epoch: training, evaluation of every feature, saving."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from engine.train import Trainer
+from tools.bench.build import Bench, Sizes
+from tools.bench.peers import ranking, training
+from tools.bench.timing import Row, StepClock, Timing, time_row
+
+PARTS = ("train", "evaluate", "save")
+
+
+class PeersEpoch:
+    """Train from JPEGs, then for each feature one pass over queries and gallery, distances and the loop, then save."""
+
+    def __init__(self, bench: Bench, like: Trainer) -> None:
+        self.bench = bench
+        self.trainer = bench.make_peers_trainer(like)
+        self.train_loader = bench.make_peers_loader(like)
+        self.eval_loader = bench.make_peers_eval_loader(like)
+
+    def __call__(self) -> dict[str, float]:
+        """Seconds by part."""
+        clock = StepClock(self.bench.device)
+        for images, pid, camera in self.train_loader:
+            self.trainer.step(images, pid, camera)
+        clock.mark("train")
+        self.scores = {pattern: self._score(pattern) for pattern in self.trainer.model.pattern_names}
+        clock.mark("evaluate")
+        torch.save(self.trainer.model.state_dict(), self.bench.folder / "peers.pth")
+        clock.mark("save")
+        return clock.seconds()
+
+    def _score(self, pattern: str) -> float:
+        """mAP of one feature."""
+        split, number = self.bench.data.test, len(self.bench.data.test.query)
+        features = training.encode(self.trainer.model, self.eval_loader, pattern, self.bench.device).numpy()
+        distance = ranking.squared_distances(features[:number], features[number:])
+        labels = (labels[of] for of in (split.query, split.gallery) for labels in (split.pids, split.views))
+        return ranking.evaluate(distance, *labels)[0]
+
+
+def run_ours(trainer: Trainer) -> dict[str, float]:
+    """Seconds of `Trainer.fit` of one epoch, by part: what comes after the evaluation is the saving."""
+    clock = StepClock(trainer.device)
+    evaluate = trainer.evaluate
+
+    def timed_evaluate(model: torch.nn.Module) -> dict:
+        clock.mark("train")
+        record = evaluate(model)
+        clock.mark("evaluate")
+        return record
+
+    trainer.evaluate = timed_evaluate
+    try:
+        trainer.fit()
+    finally:
+        trainer.evaluate = evaluate
+    clock.mark("save")
+    return clock.seconds()
+
+
+def measure_epoch(bench: Bench, sizes: Sizes) -> Iterator[Row]:
+    """Epochs in turn; what is made once (store, loaders, workers) is made before."""
+    ours, theirs = [], []
+    trainer = bench.make_trainer()
+    peers = PeersEpoch(bench, trainer)
+    for repetition in range(sizes.epoch_repeats + 1):
+        trainer.state.epoch, trainer.state.step, trainer.state.best = 0, 0, {}
+        seconds = [run_ours(trainer), peers()]
+        if repetition:  # the first one warms up
+            ours.append(seconds[0])
+            theirs.append(seconds[1])
+    count = len(bench.data.train)
+    for part in (*PARTS, "whole"):
+        timings = [
+            Timing(tuple(sum(of.values()) if part == "whole" else of[part] for of in side)) for side in (ours, theirs)
+        ]
+        yield time_row("epoch", f"{part}, {count} triplets", *timings)

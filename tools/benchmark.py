@@ -1,0 +1,139 @@
+"""How fast everything is, side by side with the way public multi-modal ReID code does it.
+
+    python tools/benchmark.py [--only train,infer,...] [--output benchmarks/NAME.json] [--compile] [--quick]
+
+Ours and the peers' way (tools/bench/peers) take turns in one run; figures are medians, with the interquartile range.
+Sizes are small on a CPU. Data and weights are made here: the synthetic set is drawn where --root does not hold it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy
+import PIL
+import timm
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from engine.precision import resolve_device
+from tools.bench.build import SIZES, Sizes, build_bench
+from tools.bench.epoch import measure_epoch
+from tools.bench.inputs import measure_input
+from tools.bench.peak import Peak
+from tools.bench.ranks import measure_metric, measure_reranking
+from tools.bench.steps import measure_compile, measure_inference, measure_training
+from tools.bench.timing import Row
+from utils.errors import UserError, run_script
+
+ROOT = Path(__file__).resolve().parents[1]
+MODEL_CONFIG = "RGBNT201/DeMo_SDTPS.yml"
+SUBJECTS = ("train", "infer", "input", "metric", "rerank", "epoch")
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help=f"subjects, by commas, out of {','.join(SUBJECTS)}; default: all")
+    parser.add_argument("--output", type=Path, help="JSON to write; default: the table on the screen only")
+    parser.add_argument("--device", default="auto", help="as MODEL.DEVICE (%(default)s)")
+    parser.add_argument("--root", type=Path, default=Path("datasets"), help="folder of the synthetic set (%(default)s)")
+    parser.add_argument("--compile", action="store_true", help="measure torch.compile, too")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run?")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print, write."""
+    args = parse_args(argv)
+    chosen = tuple(filter(None, args.only.split(","))) or SUBJECTS
+    if unknown := set(chosen) - set(SUBJECTS):
+        raise UserError(f"--only names {', '.join(sorted(unknown))}. Allowed: {', '.join(SUBJECTS)}.")
+    device = resolve_device(args.device)
+    peak = Peak(device)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for row in measure(chosen, args, device, peak, Path(folder)):
+            rows.append(row)
+            print(format_row(row), flush=True)
+    report = describe(device, argv) | {"peak": peak.source(), "rows": [row.as_dict() for row in rows]}
+    print("\n" + "\n".join(f"{key}: {value}" for key, value in report.items() if key != "rows"))
+    if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def measure(
+    chosen: tuple[str, ...], args: argparse.Namespace, device: torch.device, peak: Peak, folder: Path
+) -> Iterator[Row]:
+    """The rows of the chosen subjects, in order."""
+    sizes: Sizes = SIZES["quick" if args.quick else device.type]
+    common = {"root": args.root, "folder": folder, "device": str(device), "quick": args.quick}
+    for batch in sizes.batches:
+        if "train" in chosen:
+            yield from measure_training(build_bench(MODEL_CONFIG, batch=batch, **common), sizes, peak)
+        if args.compile:
+            yield from measure_compile(build_bench(MODEL_CONFIG, batch=batch, **common), sizes)
+    subjects: dict[str, Callable[[], Iterator[Row]]] = {
+        "infer": lambda: measure_inference(build_bench(MODEL_CONFIG, **common), sizes),
+        "input": lambda: measure_input(build_bench(MODEL_CONFIG, **common), sizes),
+        "metric": lambda: measure_metric(device, sizes),
+        "rerank": lambda: measure_reranking(device, sizes),
+        "epoch": lambda: measure_epoch(build_bench(sizes.epoch_config, **common), sizes),
+    }
+    for name, subject in subjects.items():
+        if name in chosen:
+            yield from subject()
+
+
+def format_row(row: Row) -> str:
+    """A line of the table."""
+    peers = "" if row.peers is None else f"{row.peers:,.4g}"
+    ratio = "" if row.ratio is None else f"{row.ratio:.2f}x"
+    spread = "" if row.spread is None else f"+-{100 * row.spread:.0f} %"
+    return f"{row.subject:8}{row.name:72}{row.ours:>12,.4g}{peers:>12}  {row.unit:11}{ratio:>8}{spread:>9}"
+
+
+def describe(device: torch.device, argv: list[str] | None) -> dict:
+    """Where and how this was measured."""
+    arguments = sys.argv[1:] if argv is None else argv
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return {
+        "command": " ".join(["python tools/benchmark.py", *arguments]),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "commit": commit.stdout.strip() or "unknown",
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "timm": timm.__version__,
+            "numpy": numpy.__version__,
+            "pillow": PIL.__version__,
+        },
+    }
+
+
+def _processor() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))
