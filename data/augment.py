@@ -60,18 +60,26 @@ class TrainAugment:
     std: Sequence[float]
     sync_geometry: bool
     """True: one flip, crop and rectangle for a sample's modalities, which stay aligned. False: drawn for each."""
+    rank: int = 0
+    """Which of `num_ranks` equal parts of a batch the images are: that of one of several processes."""
+    num_ranks: int = 1
+    """Numbers are drawn for the whole batch, so that a sample's do not depend on it."""
 
     def __call__(self, images: Tensor, present: Tensor, generator: torch.Generator) -> Tensor:
         """Augment images (B, M, 3, H, W) uint8 with present (B, M) bool: (B, M, 3, H, W) float32.
 
         Everything is drawn from `generator`, which is on the images' device. Nothing waits for the device.
         """
-        geometries = (images.shape[0], 1 if self.sync_geometry else images.shape[1])  # (B, G)
+        geometries = (self.num_ranks * images.shape[0], 1 if self.sync_geometry else images.shape[1])
         images = self._flip_and_crop(images, geometries, generator)
         images = normalize(images, present, mean=self.mean, std=self.std)
         if self.erase_prob > 0:
             self._erase_(images, present, geometries, generator)
         return images
+
+    def _own(self, share: int) -> slice:
+        """The rows of the images, `share` of them, among what was drawn for the whole batch."""
+        return slice(self.rank * share, (self.rank + 1) * share)
 
     def _flip_and_crop(self, images: Tensor, geometries: tuple[int, int], generator: torch.Generator) -> Tensor:
         """Flip, pad with black and crop as two gathers, of rows and then of columns."""
@@ -82,7 +90,8 @@ class TrainAugment:
         padded = F.pad(images, (pad, pad, pad, pad))
         padded_height, padded_width = padded.shape[-2:]
         offset = torch.randint(2 * pad + 1, (2, *geometries, 1), generator=generator, device=device)
-        flip = torch.rand((*geometries, 1), generator=generator, device=device) < self.flip_prob  # (B, G, 1)
+        flip = torch.rand((*geometries, 1), generator=generator, device=device) < self.flip_prob
+        offset, flip = offset[:, self._own(batch)], flip[self._own(batch)]  # (2, B, G, 1), (B, G, 1)
 
         rows = (offset[0] + torch.arange(height, device=device)).expand(batch, modalities, height)
         planes = torch.arange(batch * modalities * channels, device=device).view(batch, modalities, channels, 1)
@@ -96,23 +105,29 @@ class TrainAugment:
 
     def _erase_(self, images: Tensor, present: Tensor, geometries: tuple[int, int], generator: torch.Generator) -> None:
         """Write noise into a rectangle of each chosen image, in place."""
+        own = self._own(len(images))
         erase = torch.rand(geometries, generator=generator, device=images.device) < self.erase_prob
-        mask = draw_rectangles(geometries, images.shape[-2:], generator, images.device)
-        mask = mask & (erase & present)[..., None, None]  # (B, M, H, W)
-        noise = _noise_like(images, generator)
+        mask = draw_rectangles(geometries, images.shape[-2:], generator, images.device, rows=own)
+        mask = mask & (erase[own] & present)[..., None, None]  # (B, M, H, W)
+        noise = _noise_like(images, generator, total=len(erase), start=own.start)
         torch.where(mask[:, :, None], noise, images, out=images)
 
 
 def draw_rectangles(
-    shape: tuple[int, ...], size_hw: tuple[int, int], generator: torch.Generator, device: torch.device
+    shape: tuple[int, ...],
+    size_hw: tuple[int, int],
+    generator: torch.Generator,
+    device: torch.device,
+    *,
+    rows: slice = slice(None),
 ) -> Tensor:
-    """Rectangles as masks (*shape, H, W) bool.
+    """Rectangles as masks (*shape, H, W) bool, drawn for all of `shape` and given for `rows` of its first axis.
 
     Area and log aspect ratio are uniform in ERASE_AREA and ERASE_LOG_ASPECT; of ERASE_TRIES draws the first counts
     that is smaller than the image both ways, at a uniform place; if none is, the mask is empty.
     """
     height, width = size_hw
-    area, aspect, top, left = torch.rand((4, *shape, ERASE_TRIES), generator=generator, device=device)
+    area, aspect, top, left = torch.rand((4, *shape, ERASE_TRIES), generator=generator, device=device)[:, rows]
     area = (ERASE_AREA[0] + area * (ERASE_AREA[1] - ERASE_AREA[0])) * (height * width)
     aspect = (ERASE_LOG_ASPECT[0] + aspect * (ERASE_LOG_ASPECT[1] - ERASE_LOG_ASPECT[0])).exp()
     tall, wide = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
@@ -128,8 +143,8 @@ def draw_rectangles(
     return inside_y[..., :, None] & inside_x[..., None, :]
 
 
-def _noise_like(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal noise as a view of the shape of images (B, M, 3, H, W).
+def _noise_like(images: Tensor, generator: torch.Generator, *, total: int, start: int) -> Tensor:
+    """Standard normal noise as a view of the shape of images (B, M, 3, H, W): samples from `start` on of `total`.
 
     Drawing B * M * 3 * H * W numbers would take a CPU longer than all the rest of the augmentation, so a modality has
     a table of its own, fresh in each call, which sample i reads from position i * NOISE_STRIDE on. Within an image,
@@ -137,7 +152,8 @@ def _noise_like(images: Tensor, generator: torch.Generator) -> Tensor:
     two samples repeat each other only displaced, by a multiple of NOISE_STRIDE in the flattened image, which no
     network can profit from.
     """
-    batch, modalities, channels, height, width = images.shape
-    length = (batch - 1) * NOISE_STRIDE + channels * height * width
+    _, modalities, channels, height, width = images.shape
+    length = (total - 1) * NOISE_STRIDE + channels * height * width
     table = torch.randn((modalities, length), generator=generator, device=images.device)
-    return table.as_strided(images.shape, (NOISE_STRIDE, length, height * width, width, 1))
+    strides = (NOISE_STRIDE, length, height * width, width, 1)
+    return table.as_strided(images.shape, strides, storage_offset=start * NOISE_STRIDE)

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from data.records import Batch
 from data.splits import EvalSplit
 from engine.metrics import RankingResult, evaluate_ranking
 from engine.precision import Precision
 from modeling.model import ReIDOutput
+from utils import distributed
+from utils.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Evaluator:
 
     Args:
         split: query and gallery.
-        loader: batches of its samples, in their order.
+        loader: batches of its samples; of several processes each has its own, and all of them get the same figures.
         transform: (images uint8, present) to the normalised float batch.
         headline: the pattern whose mAP decides on 'best'.
         normalize_features: scale to unit length before the distance.
@@ -64,25 +65,30 @@ class Evaluator:
 
     @torch.inference_mode()
     def encode(self, model: nn.Module) -> Encoded:
-        """One pass over the split's samples, each once."""
+        """One pass over the split's samples, each encoded once, by one of the processes."""
         was_training = model.training
         model.eval()
         outputs: list[ReIDOutput] = []
-        title = f"encode {self.split.name}"
-        with tqdm(total=len(self.split.samples), desc=title, unit="img", leave=False, dynamic_ncols=True) as bar:
+        indices: list[Tensor] = []
+        total = len(self.split.samples)
+        with progress_bar(total=total, desc=f"encode {self.split.name}", unit="img") as bar:
             for batch in self.loader:
                 batch = batch.to(self.precision.device)
                 with self.precision.autocast():
                     output = model(self.transform(batch.images, batch.present), batch.camera)
                 outputs.append(output)
-                bar.update(len(batch))
+                indices.append(batch.index)
+                bar.update(distributed.world_size() * len(batch))
         model.train(was_training)
-        patterns = {
-            name: torch.cat([output.patterns[name].float() for output in outputs]) for name in outputs[0].patterns
-        }
+        index = torch.cat(indices)
+
+        def of_all(rows: list[Tensor]) -> Tensor:
+            return distributed.gather_samples(torch.cat(rows), index, total)
+
+        patterns = {name: of_all([output.patterns[name].float() for output in outputs]) for name in outputs[0].patterns}
         kept = None
         if outputs[0].selection is not None:
-            kept = torch.cat([torch.stack(output.selection.indices, dim=1) for output in outputs])
+            kept = of_all([torch.stack(output.selection.indices, dim=1) for output in outputs])
         return Encoded(patterns, kept)
 
     def rank(self, features: Tensor) -> RankingResult:

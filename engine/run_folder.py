@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from utils import distributed
 from utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ RUN_FILES = (METRICS, RESULTS, CONFIG, LOG, "last.pth", "previous.pth", "best.pt
 
 
 class RunFolder:
-    """OUTPUT_DIR, created if need be.
+    """OUTPUT_DIR, created if need be. Of several processes, only the main one writes into it.
 
     Raises:
         UserError: it cannot be made or written to.
@@ -41,6 +42,8 @@ class RunFolder:
 
     def set_aside(self) -> Path | None:
         """Move the files of an earlier run into a sub-folder, so that a fresh one overwrites nothing."""
+        if not distributed.is_main():
+            return None
         present = [self.path / name for name in RUN_FILES if (self.path / name).exists()]
         if not any(path.name in (METRICS, "last.pth", "best.pth") for path in present):
             return None
@@ -54,6 +57,8 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a small file whole."""
+        if not distributed.is_main():
+            return
         temporary = self.path / f".{name}.tmp"
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, self.path / name)
@@ -78,6 +83,8 @@ class RunFolder:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add a line to metrics.jsonl, and its numbers to TensorBoard where that is installed."""
+        if not distributed.is_main():
+            return
         with open(self.path / METRICS, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         if self._writer is None and importlib.util.find_spec("tensorboard"):

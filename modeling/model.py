@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from data.records import MODALITIES
 from modeling.heads import BNNeckHead
@@ -42,6 +43,7 @@ class ReIDModel(nn.Module):
         feat: pattern that becomes the embedding: a branch, 'all' (the only branch where there is one), or 'auto'
             (sdtps where there is one, else all).
         neck_feat: 'before' or 'after' the neck, for the patterns.
+        accumulate: in training the backbone takes the batch in so many parts, one after the other.
     """
 
     def __init__(
@@ -53,8 +55,10 @@ class ReIDModel(nn.Module):
         sdtps: SDTPS | None = None,
         feat: str = "auto",
         neck_feat: str = "before",
+        accumulate: int = 1,
     ) -> None:
         super().__init__()
+        self.accumulate = accumulate
         self.backbone = backbone
         self.direct = direct
         self.sdtps = sdtps
@@ -79,7 +83,21 @@ class ReIDModel(nn.Module):
 
     def encode(self, images: Tensor, camera: Tensor) -> Tensor:
         """The backbone's tokens (B, M, L, C), the modalities in one pass."""
-        return self.backbone(images, camera)
+        if self.accumulate == 1 or not self.training:
+            return self.backbone(images, camera)
+        return self._encode_in_parts(images, camera)
+
+    def _encode_in_parts(self, images: Tensor, camera: Tensor) -> Tensor:
+        """The same, holding the activations of one part of the batch at a time: gradient caching (arXiv:2101.06983).
+
+        Branches, heads and losses see the whole batch. In the backward pass each part runs again, with the random
+        state that it had, and is fed the gradient of its tokens; the part that ran last goes first.
+        """
+        tokens = []
+        for part in zip(images.chunk(self.accumulate), camera.chunk(self.accumulate), strict=True):
+            tokens.append(checkpoint(self.backbone, *part, use_reentrant=False))
+            torch.clear_autocast_cache()  # or the parts' gradients would be summed in the weights' autocast type
+        return torch.cat(tokens)
 
     def decode(self, tokens: Tensor) -> ReIDOutput:
         """Branches and heads over the tokens (B, M, L, C)."""

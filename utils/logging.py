@@ -7,13 +7,22 @@ import sys
 import warnings
 from pathlib import Path
 
+from utils import distributed
+
 
 def setup_logging(log_file: Path | None = None) -> None:
-    """Send log lines of level INFO to stdout and, with the time, to `log_file` (appended). Warnings go there too."""
+    """Send log lines of level INFO to stdout and, with the time, to `log_file` (appended). Warnings go there too.
+
+    Of several processes only the main one logs.
+    """
     root = logging.getLogger()
     for handler in list(root.handlers):
         root.removeHandler(handler)
         handler.close()
+    if not distributed.is_main():
+        root.addHandler(logging.NullHandler())
+        warnings.showwarning = lambda *_args, **_kwargs: None
+        return
     root.setLevel(logging.INFO)
     screen = logging.StreamHandler(sys.stdout)
     screen.setFormatter(logging.Formatter("%(message)s"))
