@@ -230,14 +230,14 @@ class Trainer:
         state = self.state
         if not state.best or record["score"] > state.best["score"]:
             state.best = {"epoch": state.epoch, "score": record["score"]}
-            content = {"model": state.model.state_dict(), "epoch": state.epoch, **self.options.metadata}
             if distributed.is_main():
+                content = {"model": state.model.state_dict(), "epoch": state.epoch, **self.options.metadata}
                 save_checkpoint(content, self.folder.path / BEST)
 
     def _save(self) -> None:
         """Write last.pth; every process waits until it is there."""
-        content = self.state.state_dict() | self.options.metadata
         if distributed.is_main():
+            content = self.state.state_dict() | self.options.metadata
             save_checkpoint(content, self.folder.path / LAST, keep_as=self.folder.path / PREVIOUS)
         distributed.barrier()
 

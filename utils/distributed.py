@@ -18,6 +18,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
+from utils.errors import UserError
+
 TIMEOUT = timedelta(minutes=30)
 """How long a process waits for another that still lives; decoding a data set is the longest that one does alone."""
 
@@ -25,11 +27,21 @@ _store: dist.Store | None = None
 
 
 def init() -> None:
-    """Join the other processes, if RANK and WORLD_SIZE say that there are any (torchrun sets them)."""
+    """Join the other processes, if RANK and WORLD_SIZE say that there are any (torchrun sets them).
+
+    Raises:
+        UserError: they do, and nothing says where the others are.
+    """
     global _store
     if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", 1)) == 1 or is_active():
         return
-    _store, rank_, world_size_ = next(dist.rendezvous("env://", timeout=TIMEOUT))
+    try:
+        _store, rank_, world_size_ = next(dist.rendezvous("env://", timeout=TIMEOUT))
+    except ValueError as error:
+        raise UserError(
+            f"RANK and WORLD_SIZE are set in the environment, but {error}. Start several processes by torchrun "
+            "--nproc_per_node=N train_net.py ..., or unset the two."
+        ) from error
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=_store, rank=rank_, world_size=world_size_, timeout=TIMEOUT)
 
