@@ -47,11 +47,11 @@ def _work(rank, function, folder, world_size, port):
 
 
 def start_together(command, folder, world_size=2):
-    """`python *command` in each of `world_size` processes, their outputs in folder/<rank>.log."""
+    """`python *command` in each of `world_size` processes of one thread, their outputs in folder/<rank>.log."""
     port = free_port()
     processes = []
     for rank in range(world_size):
-        env = os.environ | environment(rank, world_size, port)
+        env = os.environ | environment(rank, world_size, port) | {"OMP_NUM_THREADS": "1"}
         log = open(folder / f"{rank}.log", "w")  # noqa: SIM115 - the process owns it
         processes.append(subprocess.Popen([sys.executable, *command], cwd=ROOT, env=env, stdout=log, stderr=log))
     return processes

@@ -152,15 +152,16 @@ def is_lost_connection(error: Exception) -> bool:
 def first_to_fail() -> bool:
     """Whether no other process has failed before this one, whose error is then the one to be shown.
 
-    What follows in the others is a copy of it, or the loss of the connection to this process.
+    What follows in the others is a copy of it, or the loss of the connection to this process. That is known as long as
+    somebody holds the store: torchrun itself does, without it the main process.
     """
     if _store is None:
         return True
     key = f"error/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
     try:
         return _store.add(key, 1) == 1
-    except RuntimeError:  # the process that holds the store is gone
-        return False
+    except RuntimeError:
+        return True
 
 
 def shutdown() -> None:
