@@ -87,6 +87,7 @@ class ReIDModel(nn.Module):
             return self.backbone(images, camera)
         return self._encode_in_parts(images, camera)
 
+    @torch.compiler.disable(recursive=False)  # the backbone is compiled, the order of the parts is not to be changed
     def _encode_in_parts(self, images: Tensor, camera: Tensor) -> Tensor:
         """The same, holding the activations of one part of the batch at a time: gradient caching (arXiv:2101.06983).
 

@@ -4,6 +4,7 @@ import os
 
 os.environ["TQDM_DISABLE"] = "1"  # before tqdm is imported; also for the processes that tests start
 os.environ["OMP_NUM_THREADS"] = "2"  # bit-equal runs need equal numbers of threads
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep: on a busy machine they would slow the others
 
 import pytest
 import torch

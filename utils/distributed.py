@@ -2,6 +2,8 @@
 
 What is on the CPU travels through gloo and what is on a card through nccl, so agreeing on a number never waits for the
 device. A process that ends closes its connections: the others then fail at their next agreement instead of waiting.
+
+The training step and the evaluation that share their batches by these are in engine/parallel.py and engine/evaluate.py.
 """
 
 from __future__ import annotations

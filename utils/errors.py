@@ -38,7 +38,8 @@ def run_script(main: Callable[[], int]) -> int:
     except OSError as error:
         message = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}."
     except torch.OutOfMemoryError as error:
-        message = f"{str(error).splitlines()[0]} Lower SOLVER.IMS_PER_BATCH or TEST.IMS_PER_BATCH."
+        remedy = "Lower SOLVER.IMS_PER_BATCH or TEST.IMS_PER_BATCH, or see SOLVER.ACCUMULATE."
+        message = f"{str(error).splitlines()[0]} {remedy}"
     except KeyboardInterrupt:
         return _fail(EXIT_INTERRUPTED, "Interrupted.")
     except Exception as error:
