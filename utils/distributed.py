@@ -94,7 +94,10 @@ def barrier() -> None:
 
 @contextmanager
 def main_first() -> Iterator[None]:
-    """Context that the main process passes first: what it makes in there, the others find made."""
+    """Context that the main process passes first: what it makes in there, the others find made.
+
+    Where it fails it does not let them in, and they end with it.
+    """
     if not is_main():
         barrier()
     yield
