@@ -17,6 +17,7 @@ from engine.precision import resolve_device
 from engine.run_folder import RunFolder
 from modeling.model import ReIDModel
 from train_net import DEFAULT_CONFIG
+from utils import distributed
 from utils.errors import run_script
 from utils.logging import setup_logging
 
@@ -38,6 +39,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Score one checkpoint on the test set."""
     args = parse_args()
+    distributed.init()
     setup_logging()
     cfg = get_cfg(args.config_file, args.opts)
     device = resolve_device(cfg.MODEL.DEVICE)

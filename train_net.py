@@ -25,7 +25,8 @@ from engine.run_folder import CONFIG, LOG, RESULTS, RunFolder
 from engine.train import Trainer
 from modeling import build_model
 from modeling.complexity import Complexity, count_complexity
-from utils.errors import run_script
+from utils import distributed
+from utils.errors import UserError, run_script
 from utils.logging import setup_logging
 from utils.memory import peak_memory_mib
 from utils.seeding import seed_all
@@ -51,6 +52,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Train as the command line says; 0 when the run is complete."""
     args = parse_args()
+    distributed.init()
     setup_logging()
     cfg = get_cfg(args.config_file, args.opts)
     device = resolve_device(cfg.MODEL.DEVICE)
@@ -58,6 +60,7 @@ def main() -> int:
 
     folder = RunFolder(cfg.OUTPUT_DIR)
     checkpoint = load_resumable(args.resume, folder.path) if args.resume else None
+    _check_same_start(checkpoint, folder)
     if checkpoint is None and (aside := folder.set_aside()):
         logger.info("%s held an earlier run, which is now in %s.", folder.path, aside)
     setup_logging(folder.path / LOG)
@@ -91,12 +94,23 @@ def main() -> int:
         return stop.exit_code
     finally:
         folder.close()
+    distributed.barrier()  # the main process has written its records
     rows = _result_rows(trainer, folder, test)
     folder.write_results(_results(cfg, trainer, rows, complexity))
     logger.info("\n%s", format_table(rows))
     _log_selection(rows)
     logger.info("Figures: %s", folder.path / RESULTS)
     return 0
+
+
+def _check_same_start(checkpoint: dict[str, Any] | None, folder: RunFolder) -> None:
+    """Make sure that all processes begin at the same step."""
+    start = 0 if checkpoint is None else (checkpoint["epoch"] << 32) + checkpoint["step"] + 1
+    if distributed.agree(start) != start:
+        raise UserError(
+            f"The processes of this run do not find the same checkpoint in OUTPUT_DIR {folder.path}. Set it to a "
+            "folder that all of them share."
+        )
 
 
 def _result_rows(trainer: Trainer, folder: RunFolder, test: Evaluator) -> list[dict[str, Any]]:

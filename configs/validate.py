@@ -72,6 +72,7 @@ RANGES: dict[str, str] = {
     "SOLVER.LR_NOISE": "[0, 1)",
     "SOLVER.CLIP_GRAD_NORM": "[0, inf)",
     "SOLVER.IMS_PER_BATCH": "[1, inf)",
+    "SOLVER.ACCUMULATE": "[1, inf)",
     "SOLVER.SEED": "[0, inf)",
     "SOLVER.LOG_PERIOD": "[1, inf)",
     "SOLVER.EVAL_PERIOD": "[1, inf)",
@@ -304,6 +305,10 @@ def _check_together(cfg: CfgNode) -> None:
                 "needs at least two "
                 "images per identity and two identities per batch; else set DATALOADER.SAMPLER: softmax."
             )
+    if batch < cfg.SOLVER.ACCUMULATE:
+        raise UserError(
+            f"SOLVER.ACCUMULATE is {cfg.SOLVER.ACCUMULATE}, more parts than the {batch} images of SOLVER.IMS_PER_BATCH."
+        )
     if cfg.MODEL.ID_LOSS_WEIGHT == 0 and (cfg.MODEL.TRIPLET_LOSS_WEIGHT == 0 or cfg.DATALOADER.SAMPLER == "softmax"):
         raise UserError("MODEL.ID_LOSS_WEIGHT is 0 and there is no triplet loss either: nothing would be trained.")
     if cfg.SOLVER.WARMUP_EPOCHS >= cfg.SOLVER.MAX_EPOCHS:

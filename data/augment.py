@@ -70,15 +70,21 @@ class TrainAugment:
     """True: one flip, crop and rectangle for a sample's modalities, which stay aligned. False: drawn for each."""
     modality_dropout: float = 0.0
     """Probability that a modality of a sample is made absent (`drop_modalities`)."""
+    rank: int = 0
+    """Which of `num_ranks` equal parts of a batch the images are: that of one of several processes."""
+    num_ranks: int = 1
+    """Numbers are drawn for the whole batch, so that a sample's do not depend on it."""
 
     def __call__(self, images: Tensor, present: Tensor, generator: torch.Generator) -> Tensor:
         """Augment images (B, M, 3, H, W) uint8 with present (B, M) bool: (B, M, 3, H, W) float32.
 
         Everything is drawn from `generator`, which is on the images' device. Nothing waits for the device.
         """
-        geometries = (images.shape[0], 1 if self.sync_geometry else images.shape[1])  # (B, G)
-        crops = self._draw_crops(geometries, generator, images.device)
-        erased = self._draw_erased(images, present, geometries, generator)
+        share = len(images)
+        own = slice(self.rank * share, (self.rank + 1) * share)
+        geometries = (self.num_ranks * share, 1 if self.sync_geometry else images.shape[1])  # (B of all, G)
+        crops = self._draw_crops(geometries, generator, images.device, own)
+        erased = self._draw_erased(images, present, geometries, generator, own)
         if not _on_host(images):
             result = (self._crop(images, *crops) if crops else images).float()
             _normalize_(result, present, self.mean, self.std)
@@ -105,18 +111,19 @@ class TrainAugment:
         """Make modalities absent at random: present (B, M) bool to what is left of it; a sample never loses all."""
         if self.modality_dropout == 0:
             return present
-        draws = torch.rand(present.shape, generator=generator, device=present.device)
-        left = present & (draws >= self.modality_dropout)
+        draws = torch.rand((self.num_ranks, *present.shape), generator=generator, device=present.device)
+        left = present & (draws[self.rank] >= self.modality_dropout)
         return torch.where(left.any(dim=1, keepdim=True), left, present)
 
     def _draw_crops(
-        self, geometries: tuple[int, int], generator: torch.Generator, device: torch.device
+        self, geometries: tuple[int, int], generator: torch.Generator, device: torch.device, own: slice
     ) -> tuple[Tensor, Tensor, Tensor] | None:
         """First row, first column and flip of each crop, (B, G, 1) each; None where nothing moves."""
         if self.flip_prob == 0 and self.pad_pixels == 0:
             return None
         top, left = torch.randint(2 * self.pad_pixels + 1, (2, *geometries, 1), generator=generator, device=device)
-        return top, left, torch.rand((*geometries, 1), generator=generator, device=device) < self.flip_prob
+        flip = torch.rand((*geometries, 1), generator=generator, device=device) < self.flip_prob
+        return top[own], left[own], flip[own]
 
     def _crop(self, images: Tensor, top: Tensor, left: Tensor, flip: Tensor) -> Tensor:
         """Flip, pad with black and crop as two gathers, of rows and then of columns."""
@@ -150,14 +157,15 @@ class TrainAugment:
                 target[g][..., y : y + seen.shape[-2], x : x + seen.shape[-1]] = seen
 
     def _draw_erased(
-        self, images: Tensor, present: Tensor, geometries: tuple[int, int], generator: torch.Generator
+        self, images: Tensor, present: Tensor, geometries: tuple[int, int], generator: torch.Generator, own: slice
     ) -> tuple[Tensor, Tensor, Tensor] | None:
         """Which images (B, M) bool lose their box (B, G, 4), and the noise they get there; None without erasing."""
         if self.erase_prob == 0:
             return None
         erase = torch.rand(geometries, generator=generator, device=images.device) < self.erase_prob
         boxes = _draw_boxes(geometries, images.shape[-2:], generator, images.device)
-        return erase & present, boxes, _noise_like(images, generator)
+        noise = _noise_like(images, generator, total=len(erase), start=own.start)
+        return erase[own] & present, boxes[own], noise
 
 
 def _on_host(images: Tensor) -> bool:
@@ -175,7 +183,10 @@ def _erase_on_host(images: Tensor, chosen: Tensor, boxes: Tensor, noise: Tensor)
 
 
 def draw_rectangles(
-    shape: tuple[int, ...], size_hw: tuple[int, int], generator: torch.Generator, device: torch.device
+    shape: tuple[int, ...],
+    size_hw: tuple[int, int],
+    generator: torch.Generator,
+    device: torch.device,
 ) -> Tensor:
     """Rectangles as masks (*shape, H, W) bool.
 
@@ -211,8 +222,8 @@ def _as_masks(boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
     return inside_y[..., :, None] & inside_x[..., None, :]
 
 
-def _noise_like(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal noise as a view of the shape of images (B, M, 3, H, W).
+def _noise_like(images: Tensor, generator: torch.Generator, *, total: int, start: int) -> Tensor:
+    """Standard normal noise as a view of the shape of images (B, M, 3, H, W): samples from `start` on of `total`.
 
     Drawing B * M * 3 * H * W numbers would take a CPU longer than all the rest of the augmentation, so a modality has
     a table of its own, fresh in each call, which sample i reads from position i * NOISE_STRIDE on. Within an image,
@@ -220,7 +231,8 @@ def _noise_like(images: Tensor, generator: torch.Generator) -> Tensor:
     two samples repeat each other only displaced, by a multiple of NOISE_STRIDE in the flattened image, which no
     network can profit from.
     """
-    batch, modalities, channels, height, width = images.shape
-    length = (batch - 1) * NOISE_STRIDE + channels * height * width
+    _, modalities, channels, height, width = images.shape
+    length = (total - 1) * NOISE_STRIDE + channels * height * width
     table = torch.randn((modalities, length), generator=generator, device=images.device)
-    return table.as_strided(images.shape, (NOISE_STRIDE, length, height * width, width, 1))
+    strides = (NOISE_STRIDE, length, height * width, width, 1)
+    return table.as_strided(images.shape, strides, storage_offset=start * NOISE_STRIDE)

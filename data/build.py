@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -23,6 +24,7 @@ from data.sampler import IdentityBatchSampler, ShuffledBatchSampler
 from data.splits import EvalSplit, ReIDData, hold_out, make_eval_split
 from data.store import ImageStore, open_store
 from data.synthetic import SyntheticSpec, ensure_synthetic
+from utils import distributed
 from utils.errors import UserError
 
 SYNTHETIC, MANIFEST = "synthetic", "manifest"
@@ -56,7 +58,8 @@ def build_data(cfg: CfgNode) -> ReIDData:
     """
     name, root = cfg.DATASETS.NAMES, Path(cfg.DATASETS.ROOT_DIR)
     if name.lower() == SYNTHETIC:
-        root = ensure_synthetic(root, _synthetic_spec(cfg), workers=cfg.DATALOADER.NUM_WORKERS)
+        with distributed.main_first():
+            root = ensure_synthetic(root, _synthetic_spec(cfg), workers=cfg.DATALOADER.NUM_WORKERS)
         name = "RGBNT201"  # it is written in that layout
     dataset = find_dataset(name)
     protocol = cfg.DATASETS.PROTOCOL if dataset.name == MANIFEST else dataset.protocol
@@ -82,23 +85,32 @@ def _synthetic_spec(cfg: CfgNode) -> SyntheticSpec:
 
 
 def build_train_loader(cfg: CfgNode, data: ReIDData, device: torch.device) -> DataLoader:
-    """Batches of uint8 images in the order of a sampler with `set_epoch`, which is `loader.batch_sampler`."""
+    """Batches of uint8 images in the order of a sampler with `set_epoch`, which is `loader.batch_sampler`.
+
+    Of several processes each has its part of every batch.
+    """
+    options = {"seed": cfg.SOLVER.SEED, "rank": distributed.rank(), "num_ranks": distributed.world_size()}
     if cfg.DATALOADER.SAMPLER == "softmax_triplet":
         sampler = IdentityBatchSampler(
             data.labels.tolist(),
             batch_size=cfg.SOLVER.IMS_PER_BATCH,
             num_instances=cfg.DATALOADER.NUM_INSTANCE,
-            seed=cfg.SOLVER.SEED,
+            **options,
         )
     else:
-        sampler = ShuffledBatchSampler(len(data.train), batch_size=cfg.SOLVER.IMS_PER_BATCH, seed=cfg.SOLVER.SEED)
+        sampler = ShuffledBatchSampler(len(data.train), batch_size=cfg.SOLVER.IMS_PER_BATCH, **options)
     return _loader(cfg, data.train, data.labels, sampler, device)
 
 
 def build_eval_loader(cfg: CfgNode, split: EvalSplit, device: torch.device) -> DataLoader:
-    """Batches of the split's samples in their order."""
+    """Batches of the split's samples in their order.
+
+    Several processes take turns with the very batches that one would make, so that each feature comes out bit-equal.
+    """
     step = cfg.TEST.IMS_PER_BATCH
     batches = [list(range(i, min(i + step, len(split.samples)))) for i in range(0, len(split.samples), step)]
+    # With nothing of its own to do, a process would not know the features' shapes.
+    batches = batches[distributed.rank() :: distributed.world_size()] or batches[:1]
     return _loader(cfg, split.samples, None, batches, device)
 
 
@@ -112,7 +124,8 @@ def _loader(
     dataset = StoreDataset(_open_store(cfg, samples), samples, labels)
     on_device = cfg.DATALOADER.CACHE == "device"
     # A worker process could not share the device's memory, and more workers than cores only slow each other.
-    workers = 0 if on_device else min(cfg.DATALOADER.NUM_WORKERS, len(os.sched_getaffinity(0)))
+    cores = max(1, len(os.sched_getaffinity(0)) // distributed.local_world_size())
+    workers = 0 if on_device else min(cfg.DATALOADER.NUM_WORKERS, cores)
     if workers:
         atexit.register(_end_workers)
     return BatchLoader(
@@ -150,12 +163,14 @@ def _end_workers() -> None:
 def _open_store(cfg: CfgNode, samples: Sequence[Sample]) -> ImageStore:
     root = Path(cfg.DATASETS.ROOT_DIR)
     cache_dir = Path(cfg.DATALOADER.CACHE_DIR or (root.parent if root.is_file() else root) / ".decoded")
-    return open_store(
-        samples,
-        size_hw=tuple(cfg.INPUT.SIZE_TRAIN),
-        cache_dir=None if cfg.DATALOADER.CACHE == "off" else cache_dir,
-        workers=max(1, cfg.DATALOADER.NUM_WORKERS),
-    )
+    in_memory = cfg.DATALOADER.CACHE == "off"
+    with contextlib.nullcontext() if in_memory else distributed.main_first():
+        return open_store(
+            samples,
+            size_hw=tuple(cfg.INPUT.SIZE_TRAIN),
+            cache_dir=None if in_memory else cache_dir,
+            workers=max(1, cfg.DATALOADER.NUM_WORKERS),
+        )
 
 
 def build_augmentation(cfg: CfgNode) -> TrainAugment:
@@ -168,6 +183,8 @@ def build_augmentation(cfg: CfgNode) -> TrainAugment:
         std=cfg.INPUT.PIXEL_STD,
         sync_geometry=cfg.INPUT.SYNC_AUG,
         modality_dropout=cfg.INPUT.MODALITY_DROPOUT,
+        rank=distributed.rank(),
+        num_ranks=distributed.world_size(),
     )
 
 

@@ -15,10 +15,17 @@ class EpochBatchSampler(Sampler[list[int]], ABC):
     """Batches of sample positions, planned per epoch from (seed, epoch).
 
     `set_epoch(epoch, start_batch)` leaves out batches that an interrupted run has done, without decoding them.
+
+    Args:
+        seed: of the order.
+        rank: which of the equal, contiguous parts of each batch comes out here: that of one of several processes.
+        num_ranks: into how many parts a batch is cut; `batches` and the length are those of the whole ones.
     """
 
-    def __init__(self, *, seed: int) -> None:
+    def __init__(self, *, seed: int, rank: int = 0, num_ranks: int = 1) -> None:
         self.seed = seed
+        self.rank = rank
+        self.num_ranks = num_ranks
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
@@ -43,7 +50,9 @@ class EpochBatchSampler(Sampler[list[int]], ABC):
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.batches[self.start_batch :].tolist())
+        share = self.batches.shape[1] // self.num_ranks
+        own = slice(self.rank * share, (self.rank + 1) * share)
+        return iter(self.batches[self.start_batch :, own].tolist())
 
 
 class IdentityBatchSampler(EpochBatchSampler):
@@ -57,13 +66,13 @@ class IdentityBatchSampler(EpochBatchSampler):
         pids: identity or label of each sample.
         batch_size: P x K images.
         num_instances: K.
-        seed: of the order.
+        options: what every EpochBatchSampler takes. A part of a batch holds whole identities.
 
     Raises:
-        UserError: K does not divide the batch, or there are fewer than P identities.
+        UserError: K does not divide the batch, the parts do not divide P, or there are fewer than P identities.
     """
 
-    def __init__(self, pids: Sequence[int], *, batch_size: int, num_instances: int, seed: int) -> None:
+    def __init__(self, pids: Sequence[int], *, batch_size: int, num_instances: int, **options: int) -> None:
         num_ids = len(set(pids))
         if num_instances < 1 or batch_size < 1 or batch_size % num_instances:
             raise UserError(
@@ -77,11 +86,12 @@ class IdentityBatchSampler(EpochBatchSampler):
                 f"{self.ids_per_batch} identities in a batch, but there are {num_ids} to train on. Lower "
                 f"SOLVER.IMS_PER_BATCH to {num_ids * num_instances} or less, or raise DATALOADER.NUM_INSTANCE."
             )
+        _check_parts(self.ids_per_batch, "identities", num_instances, **options)
         self.num_instances = num_instances
         order = np.argsort(pids, kind="stable")
         starts = np.unique(np.asarray(pids)[order], return_index=True)[1][1:]
         self._positions_by_id = np.split(order, starts)
-        super().__init__(seed=seed)
+        super().__init__(**options)
 
     def _plan(self, rng: np.random.Generator) -> np.ndarray:
         groups = [self._draw_groups(positions, rng) for positions in self._positions_by_id]
@@ -105,19 +115,30 @@ class ShuffledBatchSampler(EpochBatchSampler):
     """Every sample at most once per epoch, in random order; the last incomplete batch is left out.
 
     Raises:
-        UserError: there is not one whole batch.
+        UserError: there is not one whole batch, or the parts do not divide it.
     """
 
-    def __init__(self, num_samples: int, *, batch_size: int, seed: int) -> None:
+    def __init__(self, num_samples: int, *, batch_size: int, **options: int) -> None:
         if not 1 <= batch_size <= num_samples:
             raise UserError(
                 f"SOLVER.IMS_PER_BATCH is {batch_size}, but there are {num_samples} samples to train on. Set it to "
                 f"between 1 and {num_samples}."
             )
+        _check_parts(batch_size, "images", 1, **options)
         self.num_samples = num_samples
         self.batch_size = batch_size
-        super().__init__(seed=seed)
+        super().__init__(**options)
 
     def _plan(self, rng: np.random.Generator) -> np.ndarray:
         num_batches = self.num_samples // self.batch_size
         return rng.permutation(self.num_samples)[: num_batches * self.batch_size].reshape(num_batches, -1)
+
+
+def _check_parts(count: int, what: str, images_each: int, *, num_ranks: int = 1, **_options: int) -> None:
+    """Make sure that several processes can share a batch of `count` identities or images."""
+    if count % num_ranks:
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH is {count * images_each}: {count} {what} a batch, which {num_ranks} processes "
+            f"cannot share equally. Set SOLVER.IMS_PER_BATCH to a multiple of {num_ranks * images_each}, or start "
+            "another number of processes (torchrun --nproc_per_node)."
+        )

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from data.decode import INTERPOLATION, decode_sample, missing_file
 from data.records import MODALITIES, Sample
 from utils.errors import UserError
+from utils.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +191,7 @@ def _decode_all(
     try:
         futures = [pool.submit(work, index) for index in range(len(samples))]
         done = as_completed(futures)
-        for future in tqdm(done, "decode", len(futures), unit="sample", leave=False, dynamic_ncols=True):
+        for future in progress_bar(done, "decode", len(futures), unit="sample"):
             future.result()
     finally:
         pool.shutdown(cancel_futures=True)

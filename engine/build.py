@@ -14,12 +14,14 @@ from data.masks import patch_coverage
 from data.splits import EvalSplit, ReIDData
 from engine.checkpoint import BEST, load_model_state
 from engine.evaluate import Evaluator
+from engine.parallel import GatheredLoss, parallel_forward
 from engine.precision import Precision, resolve_precision
 from engine.run_folder import RunFolder
 from engine.train import Trainer, TrainOptions, TrainState
 from modeling import build_loss, build_model
 from modeling.model import ReIDModel
 from solver import build_optimizer, build_schedule
+from utils import distributed
 from utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -91,16 +93,19 @@ def build_trainer(
         eval_untrained=cfg.TEST.UNTRAINED,
         metadata={"config": cfg.dump(), "pids": data.train_pids, "num_cameras": data.num_cameras},
     )
+    forward, loss = torch.compile(model) if solver.COMPILE else model, build_loss(cfg)
+    if distributed.is_active():
+        forward, loss = parallel_forward(forward), GatheredLoss(loss)
     return Trainer(
         state,
         options,
-        loss=build_loss(cfg),
+        loss=loss,
         loader=build_train_loader(cfg, data, precision.device),
         augment=build_augmentation(cfg),
         evaluate=evaluator,
         folder=folder,
         precision=precision,
-        forward=torch.compile(model) if solver.COMPILE else model,
+        forward=forward,
         pass_present=model.drop_missing,
     )
 

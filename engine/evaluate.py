@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from data.records import Batch
 from data.splits import EvalSplit
@@ -18,7 +17,9 @@ from engine.missing import NOTHING, absent_modalities, title
 from engine.precision import Precision
 from engine.reranking import rerank
 from modeling.model import ReIDModel, ReIDOutput
+from utils import distributed
 from utils.errors import UserError
+from utils.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Evaluator:
 
     Args:
         split: query and gallery.
-        loader: batches of its samples, in their order.
+        loader: batches of its samples; of several processes each has its own, and all of them get the same figures.
         transform: (images uint8, present) to the normalised float batch.
         headline: the pattern whose mAP decides on 'best'.
         normalize_features: scale to unit length before the distance.
@@ -79,7 +80,10 @@ class Evaluator:
 
     @torch.inference_mode()
     def encode(self, model: ReIDModel, settings: Sequence[str] = (NOTHING,)) -> dict[str, Encoded]:
-        """One pass over the split's samples, each once; what they became by setting of absent modalities.
+        """One pass over the split's samples, each encoded once, by one of the processes.
+
+        Returns:
+            What they became, by setting of absent modalities.
 
         Raises:
             UserError: a setting leaves a sample without any modality.
@@ -94,9 +98,9 @@ class Evaluator:
         model.eval()
         patterns: dict[str, list[dict[str, Tensor]]] = {setting: [] for setting in settings}
         kept: dict[str, list[Tensor]] = {setting: [] for setting in settings}
-        blank = None
-        name = f"encode {self.split.name}"
-        with tqdm(total=len(self.split.samples), desc=name, unit="img", leave=False, dynamic_ncols=True) as bar:
+        indices: list[Tensor] = []
+        blank, total = None, len(self.split.samples)
+        with progress_bar(total=total, desc=f"encode {self.split.name}", unit="img") as bar:
             for batch in self.loader:
                 batch = batch.to(self.precision.device)
                 images = self.transform(batch.images, batch.present)
@@ -114,12 +118,18 @@ class Evaluator:
                         patterns[setting].append(means)
                         if outputs[0].selection is not None:
                             kept[setting].append(torch.stack(outputs[0].selection.indices, dim=1))
-                bar.update(len(batch))
+                indices.append(batch.index)
+                bar.update(distributed.world_size() * len(batch))
         model.train(was_training)
+        index = torch.cat(indices)
+
+        def of_all(rows: list[Tensor]) -> Tensor:
+            return distributed.gather_samples(torch.cat(rows), index, total)
+
         return {
             setting: Encoded(
-                {key: torch.cat([part[key] for part in parts]) for key in parts[0]},
-                torch.cat(kept[setting]) if kept[setting] else None,
+                {key: of_all([part[key] for part in parts]) for key in parts[0]},
+                of_all(kept[setting]) if kept[setting] else None,
             )
             for setting, parts in patterns.items()
         }

@@ -6,6 +6,8 @@ import logging
 import signal
 from types import FrameType
 
+from utils import distributed
+
 logger = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -20,10 +22,14 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """Context in which the first signal sets `signum` and a second one interrupts at once."""
+    """Context in which the first signal is kept for `poll` and a second one interrupts at once."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
+
+    def poll(self) -> int | None:
+        """The signal that asks to stop: that of any process, in all of them, which must therefore all call this."""
+        return distributed.agree(self.signum or 0) or None
 
     def __enter__(self) -> StopRequest:
         self._former = {number: signal.signal(number, self._handle) for number in SIGNALS}

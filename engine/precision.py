@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from utils import distributed
 from utils.errors import UserError
 
 
@@ -33,18 +34,34 @@ def resolve_precision(mode: str, device: torch.device) -> Precision:
 
 
 def resolve_device(name: str) -> torch.device:
-    """MODEL.DEVICE as a device: 'auto' is CUDA where there is a card.
+    """MODEL.DEVICE as a device: 'auto' is CUDA where there is a card. Each of several processes has a card of its own.
 
     Raises:
-        UserError: a CUDA device was asked for and is not there.
+        UserError: a CUDA device was asked for and is not there, or one for several processes.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
+    if device.type == "cuda" and distributed.is_active():
+        return _own_card(device)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
             f"MODEL.DEVICE is {name!r}, but torch {torch.__version__} sees {torch.cuda.device_count()} CUDA "
             "devices. Set it to "
             "'auto' or 'cpu', or install a torch built for the card's driver."
         )
+    return device
+
+
+def _own_card(device: torch.device) -> torch.device:
+    """The card of this one of several processes, which is then the current one."""
+    cards, processes = torch.cuda.device_count(), distributed.local_world_size()
+    if device.index is not None or processes > cards:
+        raise UserError(
+            f"MODEL.DEVICE is {str(device)!r}, but {processes} processes were started on this machine, each of which "
+            f"needs a card of its own; torch sees {cards}. Start at most so many (torchrun --nproc_per_node) with "
+            "MODEL.DEVICE: auto, or set it to 'cpu'."
+        )
+    device = torch.device("cuda", distributed.local_rank())
+    torch.cuda.set_device(device)
     return device

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from utils import distributed
 from utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ RUN_FILES = (METRICS, RESULTS, CONFIG, LOG, "last.pth", "previous.pth", "best.pt
 
 
 class RunFolder:
-    """OUTPUT_DIR, created if need be.
+    """OUTPUT_DIR, created if need be. Of several processes, only the main one writes into it.
 
     Raises:
         UserError: it cannot be made or written to.
@@ -41,6 +42,8 @@ class RunFolder:
 
     def set_aside(self) -> Path | None:
         """Move the files of an earlier run into a sub-folder, so that a fresh one overwrites nothing."""
+        if not distributed.is_main():
+            return None
         present = [self.path / name for name in RUN_FILES if (self.path / name).exists()]
         if not any(path.name in (METRICS, "last.pth", "best.pth") for path in present):
             return None
@@ -58,6 +61,8 @@ class RunFolder:
         Raises:
             UserError: the disk is full; the file that stood there is then untouched.
         """
+        if not distributed.is_main():
+            return
         temporary = self.path / f".{name}.tmp"
         try:
             temporary.write_text(text, encoding="utf-8")
@@ -85,6 +90,8 @@ class RunFolder:
         Raises:
             UserError: the disk is full.
         """
+        if not distributed.is_main():
+            return
         try:
             with open(self.path / METRICS, "a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from data.augment import TrainAugment
 from data.records import Batch
@@ -22,7 +21,9 @@ from engine.run_folder import RunFolder
 from engine.watch import LossWatch
 from modeling.model import ReIDOutput
 from solver.schedule import EpochSchedule
+from utils import distributed
 from utils.errors import UserError
+from utils.progress import progress_bar
 from utils.seeding import derive_seed, seed_all
 
 logger = logging.getLogger(__name__)
@@ -138,6 +139,8 @@ class Trainer:
         self.precision = precision
         self.device = precision.device
         self.generator = torch.Generator(self.device)
+        # Processes draw apart; the main one draws what a single one would.
+        self.model_stream = (MODEL_STREAM, distributed.rank()) if distributed.rank() else (MODEL_STREAM,)
 
     def fit(self) -> None:
         """Train from where the state is to the last epoch.
@@ -160,9 +163,9 @@ class Trainer:
                 self._report(record)
                 if last or state.epoch % options.checkpoint_period == 0:
                     self._save()
-                if stop.signum is not None and not last:
+                if (signum := stop.poll()) is not None and not last:
                     self._save()
-                    raise Interrupted(stop.signum)
+                    raise Interrupted(signum)
 
     def _train_epoch(self, stop: StopRequest) -> dict[str, Any]:
         """Run the rest of the epoch that is under way and return its record."""
@@ -176,8 +179,8 @@ class Trainer:
         watch, seen, start = LossWatch(), 0, time.perf_counter()
         title = f"epoch {state.epoch + 1}/{self.options.max_epochs}"
         batches = self.loader.batch_sampler.batches  # (steps, batch size)
-        images, done = batches.size, batches[: state.step].size
-        with tqdm(total=images, initial=done, desc=title, unit="img", leave=False, dynamic_ncols=True) as bar:
+        images, done, batch_size = batches.size, batches[: state.step].size, batches.shape[1]
+        with progress_bar(total=images, initial=done, desc=title, unit="img") as bar:
             for batch in self.loader:
                 losses = self.train_step(batch)
                 names = tuple(losses)
@@ -185,15 +188,15 @@ class Trainer:
                 watch.push(state.epoch + 1, state.step + 1, names, values)
                 sums = sums + values
                 state.step += 1
-                seen += len(batch)
-                bar.update(len(batch))
+                seen += batch_size
+                bar.update(batch_size)
                 if state.step % self.options.log_period == 0 and watch.latest:
                     bar.set_postfix(loss=f"{watch.latest['total']:.3f}", refresh=False)
-                if stop.signum is not None and state.step < steps:
+                if (signum := stop.poll()) is not None and state.step < steps:
                     watch.flush()
                     state.loss_sums = dict(zip(names, sums.tolist(), strict=True))
                     self._save()
-                    raise Interrupted(stop.signum)
+                    raise Interrupted(signum)
         watch.flush()
         means = (sums / state.step).tolist()
         record = {
@@ -208,7 +211,7 @@ class Trainer:
     def train_step(self, batch: Batch) -> dict[str, Tensor]:
         """One optimiser step; returns the losses, 'total' first, detached and on the device. Waits for nothing."""
         state, options = self.state, self.options
-        seed_all(derive_seed(options.seed, state.epoch, state.step, MODEL_STREAM))
+        seed_all(derive_seed(options.seed, state.epoch, state.step, *self.model_stream))
         self.generator.manual_seed(derive_seed(options.seed, state.epoch, state.step, AUGMENT_STREAM))
         batch = batch.to(self.device)
         present = self.augment.drop_modalities(batch.present, self.generator)
@@ -235,12 +238,16 @@ class Trainer:
         state = self.state
         if not state.best or record["score"] > state.best["score"]:
             state.best = {"epoch": state.epoch, "score": record["score"]}
-            content = {"model": state.model.state_dict(), "epoch": state.epoch, **self.options.metadata}
-            save_checkpoint(content, self.folder.path / BEST)
+            if distributed.is_main():
+                content = {"model": state.model.state_dict(), "epoch": state.epoch, **self.options.metadata}
+                save_checkpoint(content, self.folder.path / BEST)
 
     def _save(self) -> None:
-        content = self.state.state_dict() | self.options.metadata
-        save_checkpoint(content, self.folder.path / LAST, keep_as=self.folder.path / PREVIOUS)
+        """Write last.pth; every process waits until it is there."""
+        if distributed.is_main():
+            content = self.state.state_dict() | self.options.metadata
+            save_checkpoint(content, self.folder.path / LAST, keep_as=self.folder.path / PREVIOUS)
+        distributed.barrier()
 
     def _report(self, record: dict[str, Any]) -> None:
         """Write the record of an epoch to metrics.jsonl and the log."""

@@ -42,6 +42,7 @@ def build_model(cfg: CfgNode, *, num_classes: int, num_cameras: int, pretrained:
         num_cameras=num_cameras if model.SIE_CAMERA else 0,
         sie_coe=model.SIE_COE,
         drop_path_rate=model.DROP_PATH,
+        grad_checkpointing=model.GRAD_CHECKPOINTING,
     )
     if pretrained and model.PRETRAIN_PATH_T:
         logger.info(load_pretrained(backbone, model.PRETRAIN_PATH_T).summary())
@@ -60,6 +61,7 @@ def build_model(cfg: CfgNode, *, num_classes: int, num_cameras: int, pretrained:
         drop_missing=model.MISSING == "drop",
         feat=cfg.TEST.FEAT,
         neck_feat=cfg.TEST.NECK_FEAT,
+        accumulate=cfg.SOLVER.ACCUMULATE,
     )
 
 

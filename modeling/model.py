@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from data.records import MODALITIES
 from modeling.atmoe import ATMoE
@@ -59,6 +60,7 @@ class ReIDModel(nn.Module):
         feat: pattern that becomes the embedding: a branch, 'all' (the only branch where there is one), or 'auto'
             (sdtps where there is one, else all).
         neck_feat: 'before' or 'after' the neck, for the patterns.
+        accumulate: in training the backbone takes the batch in so many parts, one after the other.
     """
 
     def __init__(
@@ -74,8 +76,10 @@ class ReIDModel(nn.Module):
         drop_missing: bool = False,
         feat: str = "auto",
         neck_feat: str = "before",
+        accumulate: int = 1,
     ) -> None:
         super().__init__()
+        self.accumulate = accumulate
         self.backbone = backbone
         self.direct = direct
         self.pife = pife
@@ -106,9 +110,27 @@ class ReIDModel(nn.Module):
 
     def encode(self, images: Tensor, camera: Tensor) -> Tensor:
         """What the modalities do not yet share, in one pass: tokens (B, M, L, C), or those of an early selection."""
+        if self.accumulate == 1 or not self.training:
+            return self._run_backbone(images, camera)
+        return self._encode_in_parts(images, camera)
+
+    def _run_backbone(self, images: Tensor, camera: Tensor) -> Tensor:
         if isinstance(self.sdtps, EarlySDTPS):
             return self.backbone.begin(images, camera, num_blocks=self.sdtps.first_block)
         return self.backbone(images, camera)
+
+    @torch.compiler.disable(recursive=False)  # the backbone is compiled, the order of the parts is not to be changed
+    def _encode_in_parts(self, images: Tensor, camera: Tensor) -> Tensor:
+        """The same, holding the activations of one part of the batch at a time: gradient caching (arXiv:2101.06983).
+
+        Branches, heads and losses see the whole batch. In the backward pass each part runs again, with the random
+        state that it had, and is fed the gradient of its tokens; the part that ran last goes first.
+        """
+        tokens = []
+        for part in zip(images.chunk(self.accumulate), camera.chunk(self.accumulate), strict=True):
+            tokens.append(checkpoint(self._run_backbone, *part, use_reentrant=False))
+            torch.clear_autocast_cache()  # or the parts' gradients would be summed in the weights' autocast type
+        return torch.cat(tokens)
 
     def decode(self, tokens: Tensor, present: Tensor | None = None) -> ReIDOutput:
         """Branches and heads over what `encode` gives; present (B, M) bool is for a model that drops the missing."""

@@ -22,6 +22,10 @@ def rgbnt201(tmp_path_factory):
 @pytest.fixture
 def tiny(tmp_path, rgbnt201):
     """A YAML that trains a tiny SDTPS model in a second; OUTPUT_DIR is tmp_path/out."""
+    return write_tiny(tmp_path, rgbnt201)
+
+
+def write_tiny(tmp_path, rgbnt201):
     path = tmp_path / "tiny.yml"
     path.write_text(
         f"""

@@ -1,1 +1,1 @@
-"""Errors, seeding and logging: what every package needs and none owns."""
+"""Errors, seeding, logging and several processes: what every package needs and none owns."""

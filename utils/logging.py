@@ -8,6 +8,8 @@ import sys
 import warnings
 from pathlib import Path
 
+from utils import distributed
+
 
 class _LogFile(logging.FileHandler):
     """Goes without lines that a full disk refuses; what the run cannot go without raises where it is written."""
@@ -19,12 +21,19 @@ class _LogFile(logging.FileHandler):
 
 
 def setup_logging(log_file: Path | None = None) -> None:
-    """Send log lines of level INFO to stdout and, with the time, to `log_file` (appended). Warnings go there too."""
+    """Send log lines of level INFO to stdout and, with the time, to `log_file` (appended). Warnings go there too.
+
+    Of several processes only the main one logs.
+    """
     root = logging.getLogger()
     for handler in list(root.handlers):
         root.removeHandler(handler)
         with contextlib.suppress(OSError):  # what a full disk has not taken
             handler.close()
+    if not distributed.is_main():
+        root.addHandler(logging.NullHandler())
+        warnings.showwarning = lambda *_args, **_kwargs: None
+        return
     root.setLevel(logging.INFO)
     screen = logging.StreamHandler(sys.stdout)
     screen.setFormatter(logging.Formatter("%(message)s"))

@@ -115,6 +115,7 @@ GUMBEL_ON = [*SDTPS_ON, "MODEL.SDTPS_USE_GUMBEL", True]
         (["SOLVER.MOMENTUM", 0.5], "only SGD"),
         (["DATALOADER.NUM_INSTANCE", 7], "does not divide.*such as 70"),
         (["SOLVER.IMS_PER_BATCH", 8], "two identities"),
+        (["SOLVER.ACCUMULATE", 65], "more parts than the 64 images"),
         (["SOLVER.MAX_EPOCHS", 5], "WARMUP_EPOCHS is 10 of SOLVER.MAX_EPOCHS 5"),
         (["INPUT.SIZE_TEST", [128, 64]], "must be equal"),
         (["TEST.FEAT", "sdtps"], "USE_SDTPS is False"),

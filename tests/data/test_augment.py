@@ -26,7 +26,7 @@ def same_in_every_modality(images):
     return images[:, :1].expand_as(images).contiguous()
 
 
-def augment(images, *, present=None, seed=0, flip_prob=0.0, pad_pixels=0, erase_prob=0.0, sync_geometry=True):
+def augment(images, *, present=None, seed=0, flip_prob=0.0, pad_pixels=0, erase_prob=0.0, sync_geometry=True, **share):
     transform = TrainAugment(
         flip_prob=flip_prob,
         pad_pixels=pad_pixels,
@@ -34,6 +34,7 @@ def augment(images, *, present=None, seed=0, flip_prob=0.0, pad_pixels=0, erase_
         mean=list(MEAN),
         std=list(STD),
         sync_geometry=sync_geometry,
+        **share,
     )
     present = torch.ones(images.shape[:2], dtype=torch.bool) if present is None else present
     return transform(images, present, torch.Generator().manual_seed(seed))
@@ -267,6 +268,19 @@ def test_everything_is_drawn_from_the_generator(sync):
     torch.manual_seed(5)
     assert torch.equal(augment(images, seed=1, **kwargs), first)
     assert not torch.equal(augment(images, seed=2, **kwargs), first)
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_processes_augment_their_shares_as_one_would_the_whole(sync):
+    images = make_images()
+    present = torch.rand(B, M, generator=torch.Generator().manual_seed(3)) < 0.7
+    options = {"flip_prob": 0.5, "pad_pixels": 3, "erase_prob": 0.7, "sync_geometry": sync}
+    whole = augment(images, present=present, **options)
+    parts = [
+        augment(images[part], present=present[part], **options, rank=rank, num_ranks=3)
+        for rank, part in enumerate((slice(0, 2), slice(2, 4), slice(4, 6)))
+    ]
+    assert torch.equal(torch.cat(parts), whole)
 
 
 def test_constants_made_in_inference_mode_serve_training():

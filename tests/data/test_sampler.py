@@ -150,3 +150,26 @@ def test_as_many_identities_as_there_are_is_possible(pids):
 def test_a_batch_larger_than_the_set_is_refused(batch_size):
     with pytest.raises(UserError, match=f"SOLVER.IMS_PER_BATCH is {batch_size}.* 50 samples"):
         ShuffledBatchSampler(50, batch_size=batch_size, seed=0)
+
+
+def test_processes_share_each_batch_by_whole_identities(pids):
+    whole = identity_sampler(pids, ids_per_batch=6)
+    parts = [
+        IdentityBatchSampler(pids, batch_size=6 * K, num_instances=K, seed=7, rank=rank, num_ranks=3)
+        for rank in range(3)
+    ]
+    for sampler in (whole, *parts):
+        sampler.set_epoch(4, start_batch=1)
+    batches = list(whole)
+    assert batches and all(len(part) == len(whole) for part in parts)
+    for batch, *shares in zip(batches, *parts, strict=True):
+        assert np.concatenate(shares).tolist() == batch
+        owners = [{pids[index] for index in share} for share in shares]
+        assert [len(owned) for owned in owners] == [2, 2, 2] and len(set.union(*owners)) == 6
+
+
+def test_what_processes_cannot_share_is_refused(pids):
+    with pytest.raises(UserError, match=r"IMS_PER_BATCH is 24: 6 identities.* 4 processes.*a multiple of 16"):
+        IdentityBatchSampler(pids, batch_size=6 * K, num_instances=K, seed=7, num_ranks=4)
+    with pytest.raises(UserError, match=r"IMS_PER_BATCH is 9: 9 images.* 2 processes.*a multiple of 2"):
+        ShuffledBatchSampler(20, batch_size=9, seed=0, num_ranks=2)
