@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from engine.precision import resolve_device
 from engine.run_folder import RunFolder
 from modeling import build_model
 from modeling.model import ReIDModel
+from modeling.original import from_original
 from train_net import DEFAULT_CONFIG
 from utils.errors import run_script
 from utils.logging import setup_logging
@@ -44,7 +46,7 @@ def main() -> int:
     cfg = get_cfg(args.config_file, args.opts)
     device = resolve_device(cfg.MODEL.DEVICE)
     weights = Path(args.weights or cfg.TEST.WEIGHT or Path(cfg.OUTPUT_DIR) / BEST)
-    content = load_checkpoint(weights)
+    content = from_original(load_checkpoint(weights), str(weights), partial(build_model, cfg, pretrained=False))
 
     data = build_data(cfg)
     model = build_model(
