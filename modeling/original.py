@@ -78,7 +78,7 @@ SWITCHES: tuple[tuple[str, str, str, str], ...] = (
 )
 # Where the switches agree: which keys decide over a tensor. The first row that meets a wrong one is the one to mend.
 DECIDED_BY: tuple[tuple[str, str], ...] = (
-    (r"backbone\.(?!vit\.pos_embed).*", "Set MODEL.TRANSFORMER_TYPE to the backbone that it was trained with"),
+    (r"backbone\.(?!vit\.pos_embed).*", "Set MODEL.TRANSFORMER_TYPE to the backbone of the file, if it is whole"),
     (
         r"backbone\.vit\.pos_embed",
         "It was trained on {patches} patches: set INPUT.SIZE_TRAIN, INPUT.SIZE_TEST and MODEL.STRIDE_SIZE accordingly",
@@ -176,7 +176,7 @@ def _rename_backbone(state: dict[str, Tensor], report: LoadReport) -> dict[str, 
 
 
 def _drop_unused(state: dict[str, Tensor], report: LoadReport) -> dict[str, Tensor]:
-    """The state without the branches that were never used, which go to `ignored`."""
+    """The state without the branches that were never used, which go to `ignored`: the original builds them anyway."""
     for module, sign, head in BRANCHES:
         if not (_matching(sign, state) and _matching(head, state)):
             unused = _matching(f"{module}|{head}", state)

@@ -97,10 +97,10 @@ def test_checkpoints_of_this_framework_come_back_as_they_are():
 def test_what_was_built_and_never_used_is_ignored_and_reported(caplog):
     torch.manual_seed(0)
     state, used = original_state(hdm=True, head=4, cameras=3), original_state(cameras=3)
-    unused = {key: value for key, value in state.items() if key.startswith("generalFusion.")}
+    unused = {"steps": 7} | {key: value for key, value in state.items() if key.startswith("generalFusion.")}
     with caplog.at_level("INFO"):
         assert_equal_forward(load(used | unused, *SIE), used)
-    assert f"demo.pth: {len(used)} tensors matched, {len(unused)} ignored: generalFusion.r_token" in caplog.text
+    assert f"demo.pth: {len(used)} tensors matched, {len(unused)} ignored: steps, generalFusion.r_token" in caplog.text
     assert "5 classes" in caplog.text
 
 
@@ -143,6 +143,8 @@ CONFIG = [*PIFE, *HDM, *ATM, *SIE]
         (FULL, [*PIFE, *SIE], r"it has generalFusion\.r_token: set MODEL\.HDM: True; .* set MODEL\.ATM: True\.$"),
         (FULL, [*CONFIG, *APART], r"it has bottleneck\.weight: set MODEL\.DIRECT: True\.$"),
         (FULL, [*PIFE, *HDM, *ATM], r"it has backbone\.sie_embed: set MODEL\.SIE_CAMERA: True\.$"),
+        ({}, [*PIFE, *SIE], r"MODEL\.SIE_CAMERA: False; .* set MODEL\.GLOBAL_LOCAL: False\.$"),
+        ({"direct": False}, [], r"it has no bottleneck\.weight: set MODEL\.DIRECT: False\.$"),
         (FULL, [*CONFIG, *SDTPS], r"it has no bottleneck_sdtps\.weight: set MODEL\.USE_SDTPS: False\.$"),
         (FULL, [*CONFIG, "MODEL.HEAD", 2], r"Set MODEL\.HEAD: 4\.$"),
         (FULL, [*CONFIG, "MODEL.HEAD", 8], r"196 missing: generalFusion\.moe\.experts\.4\..*Set MODEL\.HEAD: 4\.$"),
