@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from engine.run_folder import RunFolder
 from engine.train import Trainer, TrainOptions, TrainState
 from modeling import build_loss, build_model
 from modeling.model import ReIDModel
+from modeling.original import from_original
 from solver import build_optimizer, build_schedule
 from utils import distributed
 from utils.errors import UserError
@@ -33,16 +35,16 @@ def find_weights(cfg: CfgNode, given: str = "") -> Path:
 
 
 def load_model(cfg: CfgNode, data: ReIDData, content: dict[str, Any], source: str) -> ReIDModel:
-    """The model of the checkpoint `content` (also a bare state dict), on the CPU.
+    """The model of the checkpoint `content` (also a bare state dict, or the original code's), on the CPU.
 
     Raises:
         UserError: the configuration describes another model; names `source`.
     """
-    model = build_model(
-        cfg,
+    build = partial(build_model, cfg, pretrained=False)
+    content = from_original(content, source, build)
+    model = build(
         num_classes=len(content.get("pids", data.train_pids)),
         num_cameras=content.get("num_cameras", data.num_cameras),
-        pretrained=False,
     )
     load_model_state(model, content.get("model", content), source)
     return model

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from modeling.pretrained import misfits
 from utils.errors import UserError
 from utils.integrity import find_non_finite, verify_archive
 
@@ -131,19 +132,9 @@ def load_model_state(model: torch.nn.Module, state: dict[str, Any], source: str)
         for key in own.keys() & state.keys()
         if state[key].shape != own[key].shape
     ]
-    problems = [
-        f"{len(keys)} {what}: {', '.join(keys[:4])}{', ...' if len(keys) > 4 else ''}"
-        for what, keys in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("of another shape", sorted(shapes)),
-        )
-        if keys
-    ]
-    if problems:
+    if problems := misfits(missing, unexpected, sorted(shapes)):
         raise UserError(
-            f"The weights in {source} are not of this model ({'; '.join(problems)}). Use the configuration they "
-            "were trained "
-            "with: config.yaml in the folder of that run."
+            f"The weights in {source} are not of this model ({problems}). Use the configuration they were trained with: "
+            "config.yaml in the folder of that run."
         )
     model.load_state_dict(state)

@@ -57,17 +57,28 @@ class LoadReport:
     missing: list[str] = field(default_factory=list)
     """Of the backbone, not in the file, and allowed to be."""
     ignored: list[str] = field(default_factory=list)
-    """Of the file: text tower and heads."""
+    """Of the file: text tower, heads, what was never used."""
 
     def summary(self) -> str:
         """One line for the log."""
         resized = f" (resized: {', '.join(self.resized)})" if self.resized else ""
         missing = f", new: {', '.join(self.missing)}" if self.missing else ""
+        ignored = f": {few(self.ignored)}" if self.ignored else ""
         return (
             f"Weights from {self.source}: {len(self.matched)} tensors matched{resized}{missing}, "
-            f"{len(self.ignored)} of "
-            "text tower and heads ignored."
+            f"{len(self.ignored)} ignored{ignored}."
         )
+
+
+def few(names: list[str]) -> str:
+    """The first of `names`, for a message."""
+    return f"{', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
+
+
+def misfits(missing: list[str], unexpected: list[str], wrong: list[str]) -> str:
+    """What is wrong with a file's tensors, in one clause; '' if nothing is."""
+    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
+    return "; ".join(f"{len(names)} {kind}: {few(names)}" for kind, names in kinds if names)
 
 
 def load_pretrained(backbone: ViTBackbone, source: str) -> LoadReport:
@@ -83,7 +94,7 @@ def load_pretrained(backbone: ViTBackbone, source: str) -> LoadReport:
         )
     report = LoadReport(source)
     own = backbone.state_dict()
-    renamed = _rename(state, report)
+    renamed = rename_tower(state, report)
     unexpected = sorted(renamed.keys() - own.keys())
     absent = sorted(own.keys() - renamed.keys())
     report.missing = [key for key in absent if key in MAY_BE_MISSING]
@@ -98,15 +109,11 @@ def load_pretrained(backbone: ViTBackbone, source: str) -> LoadReport:
             wrong.append(f"{key} is {tuple(value.shape)} there and {tuple(own[key].shape)} here")
         renamed[key] = value
         report.matched.append(key)
-    problems = [
-        f"{len(keys)} {what}: {', '.join(keys[:4])}{', ...' if len(keys) > 4 else ''}"
-        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
-        if keys
-    ]
+    problems = misfits(missing, unexpected, wrong)
     if problems:
         raise UserError(
             f"The weights in MODEL.PRETRAIN_PATH_T ({source}) are not of MODEL.TRANSFORMER_TYPE {backbone.name} "
-            f"({'; '.join(problems)}). Set the one that goes with the other. {WHERE}."
+            f"({problems}). Set the one that goes with the other. {WHERE}."
         )
     backbone.load_state_dict({key: renamed.get(key, own[key]) for key in own})
     return report
@@ -165,7 +172,7 @@ def _fetch_timm(backbone: ViTBackbone) -> dict[str, Tensor]:
         ) from error
 
 
-def _rename(state: dict[str, Tensor], report: LoadReport) -> dict[str, Tensor]:
+def rename_tower(state: dict[str, Tensor], report: LoadReport) -> dict[str, Tensor]:
     """The tensors of the image tower under the backbone's names, in float32."""
     state = {re.sub(r"^(module|base_model)\.", "", key): value for key, value in state.items()}
     has_visual = any(key.startswith("visual.") for key in state)
