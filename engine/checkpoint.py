@@ -134,7 +134,7 @@ def load_model_state(model: torch.nn.Module, state: dict[str, Any], source: str)
     ]
     if problems := misfits(missing, unexpected, sorted(shapes)):
         raise UserError(
-            f"The weights in {source} are not of this model ({problems}). Use the configuration they were trained with: "
-            "config.yaml in the folder of that run."
+            f"The weights in {source} are not of this model ({problems}). Use the configuration they were trained "
+            "with: config.yaml in the folder of that run."
         )
     model.load_state_dict(state)
