@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from yacs.config import CfgNode
 from data.build import build_augmentation, build_eval_loader, build_normalization, build_train_loader
 from data.masks import patch_coverage
 from data.splits import EvalSplit, ReIDData
+from engine.diagnostics import SDTPSDiagnostics
 from engine.evaluate import Evaluator
 from engine.precision import Precision, resolve_precision
 from engine.run_folder import RunFolder
@@ -64,6 +66,10 @@ def build_trainer(
         eval_untrained=cfg.TEST.UNTRAINED,
         metadata={"config": cfg.dump(), "pids": data.train_pids, "num_cameras": data.num_cameras},
     )
+    diagnostics = None
+    if model.sdtps is not None:
+        diagnostics = SDTPSDiagnostics(model.sdtps, period=solver.LOG_PERIOD, num_patches=model.backbone.num_patches)
+        evaluator = replace(evaluator, observe=diagnostics.moved)
     return Trainer(
         state,
         options,
@@ -75,6 +81,7 @@ def build_trainer(
         precision=precision,
         forward=torch.compile(model) if solver.COMPILE else model,
         pass_present=model.drop_missing,
+        diagnostics=diagnostics,
     )
 
 
@@ -92,3 +99,5 @@ def resume(trainer: Trainer, content: dict[str, Any], source: str) -> None:
                 "set it was started on, or train anew in another OUTPUT_DIR."
             )
     trainer.state.load_state_dict(content, source)
+    if trainer.diagnostics is not None and "diagnostics" in content:
+        trainer.diagnostics.load_state_dict(content["diagnostics"])
