@@ -133,7 +133,7 @@ class Trainer:
         self.loader = loader
         self.augment = augment
         self.evaluate = evaluate
-        self.forward = forward or state.model
+        self.forward = state.model if forward is None else forward
         self.pass_present = pass_present
         self.diagnostics = diagnostics
         self.folder = folder
