@@ -177,7 +177,7 @@ INERT: tuple[Inert, ...] = (
             lambda c: not _score_learns(c.MODEL),
             "no gradient of the score reaches a parameter (no predictor with a weight in the score and a detached "
             "attention, or a SDTPS_LOSS_WEIGHT of 0)",
-            "set MODEL.SDTPS_USE_PREDICTOR: True",
+            "set MODEL.SDTPS_USE_PREDICTOR: True, with MODEL.SDTPS_BETA below 0.5 and MODEL.SDTPS_LOSS_WEIGHT above 0",
         )
         for key in ("SDTPS_GUMBEL_TAU", "SDTPS_MASK_AGGREGATION")
     ),
@@ -219,7 +219,7 @@ INERT: tuple[Inert, ...] = (
         lambda c: not (_branch_trained(c.MODEL) and _tokens_learn(c.MODEL)),
         "the attention scores have no parameters, and nothing in front of them is trained (MODEL.FROZEN, "
         "MODEL.FREEZE_BLOCKS), or MODEL.SDTPS_LOSS_WEIGHT is 0",
-        "train the backbone",
+        "train the backbone and set MODEL.SDTPS_LOSS_WEIGHT above 0",
     ),
     Inert("MODEL.HEAD", lambda c: not c.MODEL.ATM, "MODEL.ATM is False", "set MODEL.ATM: True", warn=True),
     Inert(

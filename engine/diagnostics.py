@@ -77,8 +77,7 @@ def selection_figures(selection: Selection, present: Tensor) -> dict[str, Tensor
     """The figures of a batch by name, (B,) or (B, M), nan where there is nothing to count; `present` (B, M) bool."""
     score = torch.stack(selection.score, dim=1)  # (B, M, N)
     kept = kept_mask(torch.stack(selection.indices, dim=1), score.shape[-1])
-    common = common_share(kept, present)
-    several = present.sum(dim=1) > 1
+    common = common_share(kept, present).where(present.sum(dim=1) > 1, torch.nan)
     by_modality = {
         "score_entropy": entropy(score.softmax(dim=-1)),
         "weight_entropy": entropy(torch.stack(selection.weights, dim=1)).mean(dim=-1),
@@ -86,10 +85,7 @@ def selection_figures(selection: Selection, present: Tensor) -> dict[str, Tensor
     if selection.predicted is not None:
         predicted, attention = torch.stack(selection.predicted, dim=1), torch.stack(selection.attention, dim=1)
         by_modality["predictor_attention"] = correlation(predicted, attention)
-    nan = torch.nan
-    return {"common": torch.where(several, common, nan)} | {
-        name: torch.where(present, values, nan) for name, values in by_modality.items()
-    }
+    return {"common": common} | {name: values.where(present, torch.nan) for name, values in by_modality.items()}
 
 
 class SDTPSDiagnostics:
@@ -143,7 +139,7 @@ class SDTPSDiagnostics:
         """
         kept = kept_mask(indices, self.num_patches)
         before, self._before = self._before, kept
-        if before is None:
+        if before is None or before.shape != kept.shape:  # the first, or resumed with another set of samples
             return {}
         return {"moved": 100 * moved_share(kept, before.to(kept.device))[present].mean().item()}
 

@@ -8,7 +8,10 @@ import hashlib
 import json
 import logging
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -107,14 +110,13 @@ def normalized(cfg):
 
 
 def samples(cfg):
+    """What is listed, without the folders that it lies in."""
     data = build_data(cfg)
-    return [
-        data.train,
-        data.test.samples,
-        data.test.query,
-        data.test.views,
-        data.validation and data.validation.samples,
+    listed = [
+        [(sample.name, sample.pid, sample.camera, sample.scene) for sample in part]
+        for part in (data.train, data.test.samples, data.validation.samples if data.validation else ())
     ]
+    return listed, data.test.query, data.test.views
 
 
 def pixels(cfg):
@@ -136,6 +138,10 @@ def workers(cfg):
 
 def store_path(cfg):
     return train_loader(cfg).dataset.store.path
+
+
+def stored_shape(cfg):
+    return train_loader(cfg).dataset.store.images.shape
 
 
 def eval_batches(cfg):
@@ -192,7 +198,7 @@ def call(script, cfg, folder):
 def run(cfg, folder):
     """Name of the run's folder, its records without times, and the epochs of its checkpoints."""
     call(train_net, cfg, folder)
-    out = train_net.Path(cfg.OUTPUT_DIR)
+    out = Path(cfg.OUTPUT_DIR)
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     epochs = {path.name: torch.load(path, weights_only=True)["epoch"] for path in out.glob("*.pth")}
     return out.name, [{k: v for k, v in record.items() if k != "samples_per_s"} for record in records], epochs
@@ -200,18 +206,18 @@ def run(cfg, folder):
 
 def evaluated(cfg, folder):
     call(test_net, cfg, folder)
-    return json.loads((train_net.Path(cfg.OUTPUT_DIR) / "test_results.json").read_text())
+    return json.loads((Path(cfg.OUTPUT_DIR) / "test_results.json").read_text())
 
 
 @dataclass(frozen=True)
 class Acts:
     """What shows that a key acts."""
 
-    probe: object
-    first: object
-    second: object
-    context: dict = None
-    also: tuple = ()
+    probe: Callable
+    first: Any
+    second: Any
+    context: dict[str, Any] = field(default_factory=dict)
+    also: tuple[str, ...] = ()
     """Keys that must have the same value."""
 
 
@@ -262,7 +268,7 @@ ACTS = {
     "MODEL.SDTPS_USE_PREDICTOR": Acts(embedding, True, False, ON),
     "MODEL.SDTPS_MASK_AGGREGATION": Acts(gradients, True, False, {**GUMBEL, "MODEL.SDTPS_GUMBEL_SAMPLE": True}),
     "MODEL.SDTPS_DETACH_ATTENTION": Acts(gradients, True, False, ON),
-    "INPUT.SIZE_TRAIN": Acts(store_path, [64, 32], [32, 32], also=("INPUT.SIZE_TEST",)),
+    "INPUT.SIZE_TRAIN": Acts(stored_shape, [64, 32], [32, 32], also=("INPUT.SIZE_TEST",)),
     "INPUT.SIZE_TEST": Acts(embedding, [64, 32], [32, 32], also=("INPUT.SIZE_TRAIN",)),
     "INPUT.PROB": Acts(augmented, 0.5, 0.0),
     "INPUT.RE_PROB": Acts(augmented, 0.5, 1.0),
@@ -356,12 +362,9 @@ def seen():
     return {}
 
 
-def configure(paths, *settings):
-    """BASE and `settings`, later ones before earlier ones, with the paths put in."""
-    merged = dict(BASE)
-    for setting in settings:
-        merged |= setting
-    filled = {k: v.format(**paths) if isinstance(v, str) else v for k, v in merged.items()}
+def configure(paths, settings):
+    """BASE changed by `settings`, with the paths put in."""
+    filled = {k: v.format(**paths) if isinstance(v, str) else v for k, v in (BASE | settings).items()}
     return get_cfg(None, [word for pair in filled.items() for word in pair])
 
 
@@ -396,9 +399,7 @@ def test_the_key_acts(key, ground, seen, tmp_path, request):
         cfg = configure(ground | {"out": folder / "out"}, settings)
         return digest(entry.probe(cfg, folder) if entry.probe in (run, evaluated) else entry.probe(cfg))
 
-    first, second = (
-        (entry.context or {}) | dict.fromkeys((key, *entry.also), value) for value in (entry.first, entry.second)
-    )
+    first, second = (entry.context | dict.fromkeys((key, *entry.also), value) for value in (entry.first, entry.second))
     same = repr((entry.probe.__name__, sorted((leaves(_C) | BASE | first).items())))
     if same not in seen:
         seen[same] = look(first, 1)

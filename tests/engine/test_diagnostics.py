@@ -184,6 +184,15 @@ def test_a_run_records_them_and_they_change_no_step(tiny, tmp_path, monkeypatch)
     ]
 
 
+def test_on_the_synthetic_set_they_stand_beside_the_share_on_the_figure(tiny, tmp_path, monkeypatch):
+    sizes = {"TRAIN_IDS": 4, "TEST_IDS": 2, "TRAIN_IMAGES": 16, "TEST_IMAGES": 8, "SIZE": [64, 32]}
+    opts = [word for key, value in sizes.items() for word in (f"SYNTHETIC.{key}", value)]
+    opts += ["DATASETS.NAMES", "synthetic", "DATASETS.ROOT_DIR", tmp_path / "drawn", "SOLVER.MAX_EPOCHS", 2]
+    lines = run(tiny, monkeypatch, *opts)
+    assert set(lines[0]["selection"]) == {"kept_on_object", "all_on_object"}
+    assert set(lines[2]["selection"]) == {"kept_on_object", "all_on_object", "moved"}
+
+
 def test_without_sdtps_there_is_no_record(tiny, tmp_path, monkeypatch):
     path = tmp_path / "baseline.yml"
     path.write_text(tiny.read_text().replace("USE_SDTPS: True, SDTPS_AGGR_RATIO: 0.75, SDTPS_USE_GUMBEL: True, ", ""))
