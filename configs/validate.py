@@ -381,6 +381,13 @@ def _check_together(cfg: CfgNode) -> None:
             )
     if cfg.MODEL.ID_LOSS_WEIGHT == 0 and (cfg.MODEL.TRIPLET_LOSS_WEIGHT == 0 or cfg.DATALOADER.SAMPLER == "softmax"):
         raise UserError("MODEL.ID_LOSS_WEIGHT is 0 and there is no triplet loss either: nothing would be trained.")
+    model = cfg.MODEL
+    branches = model.SIE_CAMERA or model.USE_SDTPS or model.HDM or model.GLOBAL_LOCAL
+    if model.FROZEN and model.ID_LOSS_WEIGHT == 0 and not branches:
+        raise UserError(
+            "MODEL.FROZEN is True and MODEL.ID_LOSS_WEIGHT is 0: the triplet loss is on features of the backbone "
+            "alone, so that nothing would be trained. Raise MODEL.ID_LOSS_WEIGHT or set MODEL.FROZEN: False."
+        )
     if cfg.SOLVER.WARMUP_EPOCHS >= cfg.SOLVER.MAX_EPOCHS:
         raise UserError(
             f"SOLVER.WARMUP_EPOCHS is {cfg.SOLVER.WARMUP_EPOCHS} of SOLVER.MAX_EPOCHS {cfg.SOLVER.MAX_EPOCHS}. "

@@ -120,6 +120,7 @@ FROZEN = ["MODEL.FROZEN", True]
         (["MODEL.FREEZE_BLOCKS", 4, "MODEL.SDTPS_BLOCK", 4, *ATTACHED], "nothing in front of them is trained"),
         ([*FROZEN, "MODEL.SIE_CAMERA", True, "SOLVER.LAYER_DECAY", 0.7], "LAYER_DECAY is 0.7.*at the full BACKBONE_LR"),
         ([*FROZEN, "SOLVER.BACKBONE_LR", 0.1], "nothing of the backbone learns"),
+        ([*FROZEN, "MODEL.ID_LOSS_WEIGHT", 0], "nothing would be trained"),
         (["SOLVER.BIAS_LR_FACTOR", 1], "BIAS_LR_FACTOR is 1.0.*learn no bias"),
         (["SOLVER.WEIGHT_DECAY_BIAS", 0], "WEIGHT_DECAY_BIAS is 0.0.*learn no bias"),
         (["INPUT.PROB", 0, "INPUT.PADDING", 0, "INPUT.RE_PROB", 0, "INPUT.SYNC_AUG", False], "no random flip"),
