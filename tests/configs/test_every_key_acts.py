@@ -405,3 +405,44 @@ def test_the_key_acts(key, ground, seen, tmp_path, request):
         seen[same] = look(first, 1)
         assert look(first, 2) == seen[same], "the probe differs by itself"
     assert look(second, 3) != seen[same], f"{key} changes nothing that {entry.probe.__name__} sees"
+
+
+SELECTION_KEYS = [key for key in ACTS if key.startswith("MODEL.SDTPS_")]
+BESIDE = [(key, ACTS[key].second) for key in ACTS if key.startswith("MODEL.") and ACTS[key].probe is not device]
+BESIDE = [(key, value) for key, value in BESIDE if not str(value).startswith(("{", "ViT"))]
+BESIDE += [("MODEL.SDTPS_SPARSE_RATIO", 1.0), ("MODEL.SDTPS_BETA", 0.0), ("MODEL.SDTPS_LOSS_WEIGHT", 0.0)]
+
+
+def everything(cfg):
+    """What a training pass and an evaluation of a model show."""
+    model, output, of_batch = train_once(cfg)
+    slopes = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return model.state_dict(), output.features, output.patterns, of_batch, slopes, embedding(cfg)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", SELECTION_KEYS)
+@pytest.mark.filterwarnings("ignore:MODEL.HEAD")
+def test_a_key_of_sdtps_acts_beside_every_other_key_or_is_refused(key, seen):
+    """With each other key of the model changed, too: a run whose keys are not read would seem to be a result."""
+
+    def look(settings):
+        name = repr((everything.__name__, sorted((leaves(_C) | BASE | settings).items())))
+        if name not in seen:
+            seen[name] = digest(everything(get_cfg(None, [word for pair in settings.items() for word in pair])))
+        return seen[name]
+
+    entry, compared = ACTS[key], 0
+    fixed = {k: v for k, v in BASE.items() if not str(v).startswith("{")}
+    for other, value in BESIDE:
+        if other == key:
+            continue
+        both = fixed | ACTS[other].context | entry.context | {other: value}
+        try:
+            get_cfg(None, [word for pair in (both | {key: entry.second}).items() for word in pair])
+            first = look(both | {key: entry.first})
+        except UserError:
+            continue
+        assert look(both | {key: entry.second}) != first, f"{key} does nothing where {other} is {value!r}"
+        compared += 1
+    assert compared > 10
