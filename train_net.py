@@ -157,7 +157,7 @@ def _results(cfg: CfgNode, trainer: Trainer, rows: list[dict[str, Any]], complex
 def _log_selection(rows: list[dict[str, Any]]) -> None:
     """One line on where the kept patches lie, where the data set knows it."""
     for row in rows:
-        if "selection" in row:
+        if "kept_on_object" in row.get("selection", ()):
             share = row["selection"]
             logger.info(
                 "%s: %.1f %% of the area of kept patches is on the figure, %.1f %% of all patches.",

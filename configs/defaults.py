@@ -190,7 +190,8 @@ _C.SOLVER.AMP = "auto"
 _C.SOLVER.COMPILE = False
 # Seed of everything that is drawn: weights, order, augmentation, Gumbel noise.
 _C.SOLVER.SEED = 1111
-# Steps between updates of the losses shown in the progress bar.
+# Steps between updates of the losses shown in the progress bar, and between those that the figures on SDTPS in
+# metrics.jsonl are of.
 _C.SOLVER.LOG_PERIOD = 10
 # Epochs between evaluations and between writings of last.pth; the last epoch always does both.
 _C.SOLVER.EVAL_PERIOD = 1

@@ -91,7 +91,7 @@ class Inert:
     because: str
     remedy: str
     warn: bool = False
-    """Only warn: the original's own YAMLs carry the key where it does nothing."""
+    """Only warn: the original's own YAMLs carry the key where it does nothing, or a short trial meets a longer YAML."""
 
 
 def _score_unused(model: CfgNode) -> bool:
@@ -104,15 +104,47 @@ def _keeps_all(model: CfgNode) -> bool:
     return all(r == 1 for r in ratio) if isinstance(ratio, list) else ratio == 1
 
 
+def _score_learns(model: CfgNode) -> bool:
+    """Whether a gradient of the score arrives at a parameter: the predictor's, or through the attention another's."""
+    of_predictor = model.SDTPS_USE_PREDICTOR and model.SDTPS_BETA < 0.5
+    of_attention = not (model.SDTPS_DETACH_ATTENTION or (model.SDTPS_USE_PREDICTOR and model.SDTPS_BETA == 0))
+    return _branch_trained(model) and (of_predictor or (of_attention and _tokens_learn(model)))
+
+
+def _branch_trained(model: CfgNode) -> bool:
+    """Whether a loss depends on what SDTPS selects: its own, or inside the backbone every one."""
+    return model.SDTPS_LOSS_WEIGHT > 0 or model.SDTPS_BLOCK not in (0, [0])
+
+
+def _tokens_learn(model: CfgNode) -> bool:
+    """Whether a gradient of the tokens that SDTPS scores arrives at a parameter in front of it."""
+    blocks = model.SDTPS_BLOCK if isinstance(model.SDTPS_BLOCK, list) else [model.SDTPS_BLOCK]
+    if model.SIE_CAMERA or len(blocks) > 1:  # the first place makes the tokens of the second
+        return True
+    if blocks == [0]:
+        return model.GLOBAL_LOCAL or not model.FROZEN
+    return not model.FROZEN and blocks[0] > model.FREEZE_BLOCKS
+
+
 def _gumbel_gradient_lost(model: CfgNode) -> bool:
     """Gumbel is on, but no gradient of D can arrive at a parameter, and the selection is not sampled either."""
-    to_score = model.SDTPS_USE_PREDICTOR or not model.SDTPS_DETACH_ATTENTION
     return (
         model.USE_SDTPS
         and model.SDTPS_USE_GUMBEL
         and not model.SDTPS_GUMBEL_SAMPLE
-        and not (model.SDTPS_MASK_AGGREGATION and to_score)
+        and not (model.SDTPS_MASK_AGGREGATION and _score_learns(model))
     )
+
+
+def _geometry_is_fixed(given: CfgNode) -> bool:
+    """Whether the augmentation draws no flip, crop or rectangle."""
+    return given.PROB in (0, 1) and given.PADDING == 0 and given.RE_PROB == 0
+
+
+def _no_descent(solver: CfgNode) -> bool:
+    """Whether no epoch is left for the cosine after its first, at the full rate."""
+    last = solver.MAX_EPOCHS - 1
+    return last == 0 or (solver.SCHEDULE == "cosine" and last <= solver.WARMUP_EPOCHS)
 
 
 INERT: tuple[Inert, ...] = (
@@ -137,8 +169,19 @@ INERT: tuple[Inert, ...] = (
     Inert(
         "MODEL.SDTPS_USE_GUMBEL",
         lambda c: _gumbel_gradient_lost(c.MODEL),
-        "the gradient of D reaches no parameter (no mask in the aggregation, or no predictor and a detached attention)",
+        "the gradient of D reaches no parameter (no mask in the aggregation, a SDTPS_LOSS_WEIGHT of 0, or no predictor "
+        "with a weight in the score and a detached attention)",
         "set MODEL.SDTPS_MASK_AGGREGATION: True and keep the predictor, or set MODEL.SDTPS_GUMBEL_SAMPLE: True",
+    ),
+    *(
+        Inert(
+            f"MODEL.{key}",
+            lambda c: not _score_learns(c.MODEL),
+            "no gradient of the score reaches a parameter (no predictor with a weight in the score and a detached "
+            "attention, or a SDTPS_LOSS_WEIGHT of 0)",
+            "set MODEL.SDTPS_USE_PREDICTOR: True, with MODEL.SDTPS_BETA below 0.5 and MODEL.SDTPS_LOSS_WEIGHT above 0",
+        )
+        for key in ("SDTPS_GUMBEL_TAU", "SDTPS_MASK_AGGREGATION")
     ),
     Inert(
         "MODEL.SDTPS_GUMBEL_SAMPLE",
@@ -173,6 +216,13 @@ INERT: tuple[Inert, ...] = (
         "MODEL.SDTPS_BETA is 0 and the attention scores have no weight",
         "raise MODEL.SDTPS_BETA",
     ),
+    Inert(
+        "MODEL.SDTPS_DETACH_ATTENTION",
+        lambda c: not (_branch_trained(c.MODEL) and _tokens_learn(c.MODEL)),
+        "the attention scores have no parameters, and nothing in front of them is trained (MODEL.FROZEN, "
+        "MODEL.FREEZE_BLOCKS), or MODEL.SDTPS_LOSS_WEIGHT is 0",
+        "train the backbone and set MODEL.SDTPS_LOSS_WEIGHT above 0",
+    ),
     Inert("MODEL.HEAD", lambda c: not c.MODEL.ATM, "MODEL.ATM is False", "set MODEL.ATM: True", warn=True),
     Inert(
         "MODEL.FREEZE_BLOCKS",
@@ -180,14 +230,39 @@ INERT: tuple[Inert, ...] = (
         "MODEL.FROZEN is True and the whole backbone is left as it is",
         "set MODEL.FROZEN: False",
     ),
+    Inert(
+        "SOLVER.BACKBONE_LR",
+        lambda c: c.MODEL.FROZEN and not c.MODEL.SIE_CAMERA,
+        "MODEL.FROZEN is True and nothing of the backbone learns",
+        "set MODEL.FROZEN: False",
+    ),
+    Inert(
+        "SOLVER.LAYER_DECAY",
+        lambda c: c.MODEL.FROZEN,
+        "MODEL.FROZEN is True, and only the camera embedding, if any, learns, at the full BACKBONE_LR",
+        "set MODEL.FROZEN: False",
+    ),
     *(
         Inert(
             key,
-            lambda c: c.MODEL.FROZEN and not c.MODEL.SIE_CAMERA,
-            "MODEL.FROZEN is True and nothing of the backbone learns",
-            "set MODEL.FROZEN: False",
+            lambda c: not (c.MODEL.USE_SDTPS or c.MODEL.HDM or c.MODEL.GLOBAL_LOCAL),
+            "neck and classifier learn no bias, so that there is none outside the backbone",
+            "set MODEL.USE_SDTPS, MODEL.HDM or MODEL.GLOBAL_LOCAL: True",
         )
-        for key in ("SOLVER.BACKBONE_LR", "SOLVER.LAYER_DECAY")
+        for key in ("SOLVER.BIAS_LR_FACTOR", "SOLVER.WEIGHT_DECAY_BIAS")
+    ),
+    Inert(
+        "SOLVER.MIN_LR_FACTOR",
+        lambda c: _no_descent(c.SOLVER),
+        "no epoch is left after the warm-up and one at the full rate",
+        "raise SOLVER.MAX_EPOCHS",
+        warn=True,
+    ),
+    Inert(
+        "INPUT.SYNC_AUG",
+        lambda c: _geometry_is_fixed(c.INPUT),
+        "there is no random flip, crop or erasing to share (INPUT.PROB, INPUT.PADDING, INPUT.RE_PROB)",
+        "raise one of them",
     ),
     Inert(
         "DATASETS.PROTOCOL",
@@ -267,6 +342,7 @@ def validate(cfg: CfgNode, defaults: dict[str, Any]) -> None:
         for number in value if isinstance(value, list) else [value]:
             if not _inside(number, interval):
                 raise UserError(f"{key} is {value}. Allowed: {interval}.")
+    _check_places(cfg.MODEL)
     for rule in INERT:
         if not rule.when(cfg):
             continue
@@ -311,6 +387,13 @@ def _check_together(cfg: CfgNode) -> None:
         )
     if cfg.MODEL.ID_LOSS_WEIGHT == 0 and (cfg.MODEL.TRIPLET_LOSS_WEIGHT == 0 or cfg.DATALOADER.SAMPLER == "softmax"):
         raise UserError("MODEL.ID_LOSS_WEIGHT is 0 and there is no triplet loss either: nothing would be trained.")
+    model = cfg.MODEL
+    branches = model.SIE_CAMERA or model.USE_SDTPS or model.HDM or model.GLOBAL_LOCAL
+    if model.FROZEN and model.ID_LOSS_WEIGHT == 0 and not branches:
+        raise UserError(
+            "MODEL.FROZEN is True and MODEL.ID_LOSS_WEIGHT is 0: the triplet loss is on features of the backbone "
+            "alone, so that nothing would be trained. Raise MODEL.ID_LOSS_WEIGHT or set MODEL.FROZEN: False."
+        )
     if cfg.SOLVER.WARMUP_EPOCHS >= cfg.SOLVER.MAX_EPOCHS:
         raise UserError(
             f"SOLVER.WARMUP_EPOCHS is {cfg.SOLVER.WARMUP_EPOCHS} of SOLVER.MAX_EPOCHS {cfg.SOLVER.MAX_EPOCHS}. "
@@ -324,7 +407,6 @@ def _check_together(cfg: CfgNode) -> None:
     for feat, key in (("sdtps", "USE_SDTPS"), ("moe", "HDM")):
         if feat == cfg.TEST.FEAT and not cfg.MODEL[key]:
             raise UserError(f"TEST.FEAT is {feat!r}, but MODEL.{key} is False. Set it True, or TEST.FEAT: auto.")
-    _check_places(cfg.MODEL)
     if any(cfg.MODEL.STRIDE_SIZE) and not all(cfg.MODEL.STRIDE_SIZE):
         raise UserError(
             f"MODEL.STRIDE_SIZE is {cfg.MODEL.STRIDE_SIZE}. Allowed: two numbers of pixels from 1, or [0, 0] for the "

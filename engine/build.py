@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from data.build import build_augmentation, build_eval_loader, build_normalizatio
 from data.masks import patch_coverage
 from data.splits import EvalSplit, ReIDData
 from engine.checkpoint import BEST, load_model_state
+from engine.diagnostics import SDTPSDiagnostics
 from engine.evaluate import Evaluator
 from engine.parallel import GatheredLoss, parallel_forward
 from engine.precision import Precision, resolve_precision
@@ -98,6 +100,10 @@ def build_trainer(
     forward, loss = torch.compile(model) if solver.COMPILE else model, build_loss(cfg)
     if distributed.is_active():
         forward, loss = parallel_forward(forward), GatheredLoss(loss)
+    diagnostics = None
+    if model.sdtps is not None:
+        diagnostics = SDTPSDiagnostics(model.sdtps, period=solver.LOG_PERIOD, num_patches=model.backbone.num_patches)
+        evaluator = replace(evaluator, observe=diagnostics.moved)
     return Trainer(
         state,
         options,
@@ -109,6 +115,7 @@ def build_trainer(
         precision=precision,
         forward=forward,
         pass_present=model.drop_missing,
+        diagnostics=diagnostics,
     )
 
 
@@ -129,3 +136,5 @@ def resume(trainer: Trainer, content: dict[str, Any], source: str) -> None:
     if trainer.state.best and not (trainer.folder.path / BEST).is_file():
         logger.info("warning: there is no %s in %s; it is chosen anew from here on.", BEST, trainer.folder.path)
         trainer.state.best = {}
+    if trainer.diagnostics is not None and "diagnostics" in content:
+        trainer.diagnostics.load_state_dict(content["diagnostics"])

@@ -46,6 +46,7 @@ class Evaluator:
         flip: take the mean of the features of an image and of its mirror image.
         missing: the setting of absent modalities that is scored (engine.missing).
         coverage: (N, patches) share of each patch that is on the object, where the data set knows it.
+        observe: kept patches (N, M, S) and present (N, M) to further figures of the selection, at every evaluation.
     """
 
     split: EvalSplit
@@ -58,10 +59,17 @@ class Evaluator:
     flip: bool = False
     missing: str = NOTHING
     coverage: Tensor | None = None
+    observe: Callable[[Tensor, Tensor], dict[str, float]] | None = None
 
     def __call__(self, model: ReIDModel) -> dict[str, Any]:
         """The record of an evaluation: 'score' and, by pattern, mAP, R1, R5, R10, mINP in percent."""
-        return self.score(model, [self.missing])[self.missing]
+        encoded = self.encode(model, [self.missing])[self.missing]
+        record = self._record(encoded)
+        if self.observe is not None and encoded.kept is not None:
+            figures = self.observe(encoded.kept, self.present(self.missing).to(encoded.kept.device))
+            if figures:
+                record["selection"] = record.get("selection", {}) | figures
+        return record
 
     def score(self, model: ReIDModel, settings: Sequence[str]) -> dict[str, dict[str, Any]]:
         """A record for each of several settings of absent modalities, from one pass over the images."""
@@ -136,11 +144,12 @@ class Evaluator:
 
     def num_lost(self, setting: str) -> int:
         """How many samples `setting` leaves without any modality."""
-        gone = absent_modalities(setting)
-        return sum(
-            all(path is None or absent for path, absent in zip(sample.paths, gone, strict=True))
-            for sample in self.split.samples
-        )
+        return int((~self.present(setting).any(dim=1)).sum())
+
+    def present(self, setting: str) -> Tensor:
+        """Which modalities of the split's samples `setting` leaves: (N, M) bool."""
+        there = torch.tensor([[path is not None for path in sample.paths] for sample in self.split.samples])
+        return there & ~torch.tensor(absent_modalities(setting))
 
     @staticmethod
     def _decode(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from data.augment import TrainAugment
 from data.records import Batch
 from engine.checkpoint import BEST, LAST, PREVIOUS, load_model_state, save_checkpoint
+from engine.diagnostics import SDTPSDiagnostics
 from engine.interrupt import Interrupted, StopRequest
 from engine.precision import Precision
 from engine.run_folder import RunFolder
@@ -111,6 +112,7 @@ class Trainer:
         forward: what a training step calls, where that is not the model itself (compiled, distributed).
         pass_present: tell the model which modalities are there; where it takes an absent one for an empty image, as
             `augment` gives it, it needs not know.
+        diagnostics: gathers figures on the patch selection, where there is one.
     """
 
     def __init__(
@@ -126,6 +128,7 @@ class Trainer:
         precision: Precision,
         forward: Callable[..., ReIDOutput] | None = None,
         pass_present: bool = False,
+        diagnostics: SDTPSDiagnostics | None = None,
     ) -> None:
         self.state = state
         self.options = options
@@ -133,8 +136,9 @@ class Trainer:
         self.loader = loader
         self.augment = augment
         self.evaluate = evaluate
-        self.forward = forward or state.model
+        self.forward = state.model if forward is None else forward
         self.pass_present = pass_present
+        self.diagnostics = diagnostics
         self.folder = folder
         self.precision = precision
         self.device = precision.device
@@ -205,6 +209,8 @@ class Trainer:
             "lr": {group["name"]: group["lr"] for group in state.optimizer.param_groups},
             "samples_per_s": seen / (time.perf_counter() - start),
         }
+        if self.diagnostics is not None:
+            record |= self.diagnostics.read()
         state.epoch, state.step, state.loss_sums = state.epoch + 1, 0, {}
         return record
 
@@ -223,6 +229,8 @@ class Trainer:
 
         state.optimizer.zero_grad(set_to_none=True)
         state.scaler.scale(total).backward()
+        if self.diagnostics is not None:
+            self.diagnostics.add(state.step, output.selection, present, state.scaler)
         if options.clip_grad_norm:
             state.scaler.unscale_(state.optimizer)
             nn.utils.clip_grad_norm_(state.model.parameters(), options.clip_grad_norm)
@@ -246,6 +254,8 @@ class Trainer:
         """Write last.pth; every process waits until it is there."""
         if distributed.is_main():
             content = self.state.state_dict() | self.options.metadata
+            if self.diagnostics is not None:
+                content["diagnostics"] = self.diagnostics.state_dict()
             save_checkpoint(content, self.folder.path / LAST, keep_as=self.folder.path / PREVIOUS)
         distributed.barrier()
 

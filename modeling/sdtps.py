@@ -55,6 +55,10 @@ class SparseTokens:
     """(B, S) int64, the kept patches."""
     score: Tensor
     """(B, N) float32."""
+    predicted: Tensor | None
+    """(B, N) float32, s_p; None without a predictor."""
+    attention: Tensor
+    """(B, N) float32, the sum of the attention scores that the score has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,10 @@ class Selection:
     """M x (B, N) float32."""
     weights: tuple[Tensor, ...]
     """M x (B, T, S) float32, how each aggregated token is made of the kept patches (in the order of `indices`)."""
+    predicted: tuple[Tensor, ...] | None
+    """M x (B, N) float32, s_p, the predictor's part of the score; None without one."""
+    attention: tuple[Tensor, ...]
+    """M x (B, N) float32, s_m2 + s_m3 + 2 s_im; without a predictor, s_im + s_m2 + s_m3."""
 
 
 class TokenSparse(nn.Module):
@@ -114,7 +122,8 @@ class TokenSparse(nn.Module):
 
         `present` (B, G) bool, own first, tells which of the globals score at all; None: all of them.
         """
-        score = self.score(patches, own_global, other_globals, present)
+        predicted, attention = self.score_parts(patches, own_global, other_globals, present)
+        score = self.combine(predicted, attention)
         noise = self._gumbel_noise(score) if self.training and self.use_gumbel else None
         ranking = score if noise is None or not self.gumbel_sample else score + noise
 
@@ -132,12 +141,18 @@ class TokenSparse(nn.Module):
             weights = score.masked_fill(hard.bool(), -math.inf).softmax(dim=1)  # (B, N), over the dropped
             extra = weights.to(patches.dtype).unsqueeze(1) @ patches
         kept = patches.gather(1, indices.unsqueeze(-1).expand(-1, -1, patches.shape[2]))
-        return SparseTokens(kept, extra, decision, indices, score)
+        return SparseTokens(kept, extra, decision, indices, score, predicted, attention)
 
     def score(
         self, patches: Tensor, own_global: Tensor, other_globals: Tensor, present: Tensor | None = None
     ) -> Tensor:
         """The combined score (B, N), in float32 also under autocast; arguments as `forward`."""
+        return self.combine(*self.score_parts(patches, own_global, other_globals, present))
+
+    def score_parts(
+        self, patches: Tensor, own_global: Tensor, other_globals: Tensor, present: Tensor | None = None
+    ) -> tuple[Tensor | None, Tensor]:
+        """s_p, if there is a predictor, and the sum of the attention scores, each (B, N); arguments as `forward`."""
         with torch.autocast(patches.device.type, enabled=False):
             patches = patches.float()
             sources = torch.cat([own_global.unsqueeze(1), other_globals], dim=1).float()  # (B, G, C)
@@ -147,9 +162,14 @@ class TokenSparse(nn.Module):
                     attention = attention * present.unsqueeze(-1)
             own, others = attention[:, 0], attention[:, 1:].sum(dim=1)
             if self.score_predictor is None:
-                return own + others
-            predicted = self.score_predictor(patches).squeeze(-1).sigmoid()
-            return (1 - 2 * self.beta) * predicted + self.beta * (others + 2 * own)
+                return None, own + others
+            return self.score_predictor(patches).squeeze(-1).sigmoid(), others + 2 * own
+
+    def combine(self, predicted: Tensor | None, attention: Tensor) -> Tensor:
+        """The score (B, N) of its two parts, both float32."""
+        if predicted is None:
+            return attention
+        return (1 - 2 * self.beta) * predicted + self.beta * attention
 
     @staticmethod
     def _gumbel_noise(score: Tensor) -> Tensor:
@@ -252,7 +272,7 @@ class SDTPS(nn.Module):
         modality itself means nothing.
         """
         globals_, patches = tokens[:, :, 0], tokens[:, :, 1:]
-        outputs, indices, scores, all_weights = [], [], [], []
+        outputs, all_sparse, all_weights = [], [], []
         for m, name in enumerate(self.modalities):
             others = [i for i in range(len(self.modalities)) if i != m]
             sources = None if present is None else present[:, [m, *others]]
@@ -263,7 +283,13 @@ class SDTPS(nn.Module):
             else:
                 aggregated, weights = self.aggregation[name](sparse.kept)
             outputs.append(aggregated if sparse.extra is None else torch.cat([aggregated, sparse.extra], dim=1))
-            indices.append(sparse.indices)
-            scores.append(sparse.score.detach())
+            all_sparse.append(sparse)
             all_weights.append(weights.detach())
-        return torch.stack(outputs, dim=1), Selection(tuple(indices), tuple(scores), tuple(all_weights))
+        has_predictor = all_sparse[0].predicted is not None
+        return torch.stack(outputs, dim=1), Selection(
+            indices=tuple(sparse.indices for sparse in all_sparse),
+            score=tuple(sparse.score.detach() for sparse in all_sparse),
+            weights=tuple(all_weights),
+            predicted=tuple(sparse.predicted.detach() for sparse in all_sparse) if has_predictor else None,
+            attention=tuple(sparse.attention.detach() for sparse in all_sparse),
+        )

@@ -80,6 +80,9 @@ def test_base_files_chain_and_may_not_loop(tmp_path):
 
 SDTPS_ON = ["MODEL.USE_SDTPS", True]
 GUMBEL_ON = [*SDTPS_ON, "MODEL.SDTPS_USE_GUMBEL", True]
+SAMPLED_WITHOUT_GRADIENT = [*GUMBEL_ON, "MODEL.SDTPS_GUMBEL_SAMPLE", True, "MODEL.SDTPS_USE_PREDICTOR", False]
+ATTACHED = [*SDTPS_ON, "MODEL.SDTPS_DETACH_ATTENTION", False]
+FROZEN = ["MODEL.FROZEN", True]
 
 
 @pytest.mark.parametrize(
@@ -109,6 +112,18 @@ GUMBEL_ON = [*SDTPS_ON, "MODEL.SDTPS_USE_GUMBEL", True]
         ([*SDTPS_ON, "MODEL.SDTPS_SPARSE_RATIO", 1, "MODEL.SDTPS_BETA", 0.1], "every patch is kept"),
         ([*SDTPS_ON, "MODEL.SDTPS_BETA", 0, "MODEL.SDTPS_DETACH_ATTENTION", False], "no weight"),
         (["MODEL.SIE_COE", 2], "SIE_CAMERA is False"),
+        ([*GUMBEL_ON, "MODEL.SDTPS_BETA", 0.5], r"SDTPS_USE_GUMBEL is True.*reaches no parameter"),
+        ([*GUMBEL_ON, "MODEL.SDTPS_LOSS_WEIGHT", 0], r"SDTPS_USE_GUMBEL is True.*SDTPS_LOSS_WEIGHT of 0"),
+        ([*SAMPLED_WITHOUT_GRADIENT, "MODEL.SDTPS_GUMBEL_TAU", 2], r"SDTPS_GUMBEL_TAU is 2\.0.*reaches a parameter"),
+        ([*SAMPLED_WITHOUT_GRADIENT, "MODEL.SDTPS_MASK_AGGREGATION", False], "no gradient of the score"),
+        ([*FROZEN, *ATTACHED], "nothing in front of them is trained"),
+        (["MODEL.FREEZE_BLOCKS", 4, "MODEL.SDTPS_BLOCK", 4, *ATTACHED], "nothing in front of them is trained"),
+        ([*FROZEN, "MODEL.SIE_CAMERA", True, "SOLVER.LAYER_DECAY", 0.7], "LAYER_DECAY is 0.7.*at the full BACKBONE_LR"),
+        ([*FROZEN, "SOLVER.BACKBONE_LR", 0.1], "nothing of the backbone learns"),
+        ([*FROZEN, "MODEL.ID_LOSS_WEIGHT", 0], "nothing would be trained"),
+        (["SOLVER.BIAS_LR_FACTOR", 1], "BIAS_LR_FACTOR is 1.0.*learn no bias"),
+        (["SOLVER.WEIGHT_DECAY_BIAS", 0], "WEIGHT_DECAY_BIAS is 0.0.*learn no bias"),
+        (["INPUT.PROB", 0, "INPUT.PADDING", 0, "INPUT.RE_PROB", 0, "INPUT.SYNC_AUG", False], "no random flip"),
         (["DATASETS.NAMES", "RGBNT201", "SYNTHETIC.SEED", 3], "not 'synthetic'"),
         (["DATALOADER.SAMPLER", "softmax", "SOLVER.MARGIN", 0.5], "no triplet loss"),
         (["MODEL.NO_MARGIN", True, "SOLVER.MARGIN", 0.5], "NO_MARGIN is True"),
@@ -125,6 +140,29 @@ GUMBEL_ON = [*SDTPS_ON, "MODEL.SDTPS_USE_GUMBEL", True]
 def test_bad_input_is_refused_with_key_value_and_remedy(opts, message):
     with pytest.raises(UserError, match=message):
         get_cfg(None, opts)
+
+
+@pytest.mark.parametrize(
+    "opts",
+    [
+        [*FROZEN, "MODEL.GLOBAL_LOCAL", True, *ATTACHED],
+        [*FROZEN, "MODEL.SDTPS_BLOCK", [2, 4], *ATTACHED],
+        [*FROZEN, "MODEL.SIE_CAMERA", True, *ATTACHED],
+        ["MODEL.FREEZE_BLOCKS", 3, "MODEL.SDTPS_BLOCK", 4, *ATTACHED],
+        [*GUMBEL_ON, "MODEL.SDTPS_LOSS_WEIGHT", 0, "MODEL.SDTPS_BLOCK", 4],
+        [*GUMBEL_ON, "MODEL.SDTPS_BETA", 0.5, "MODEL.SDTPS_DETACH_ATTENTION", False],
+        SAMPLED_WITHOUT_GRADIENT,
+        ["MODEL.GLOBAL_LOCAL", True, "SOLVER.BIAS_LR_FACTOR", 1],
+        ["INPUT.PROB", 0.5, "INPUT.PADDING", 0, "INPUT.RE_PROB", 0, "INPUT.SYNC_AUG", False],
+    ],
+)
+def test_a_key_that_acts_by_another_way_is_taken(opts):
+    get_cfg(None, opts)
+
+
+def test_a_rate_that_is_never_reached_is_warned_of():
+    with pytest.warns(UserWarning, match=r"MIN_LR_FACTOR is 0\.1.*no epoch is left"):
+        get_cfg(None, ["SOLVER.MIN_LR_FACTOR", 0.1, "SOLVER.MAX_EPOCHS", 11])
 
 
 @pytest.mark.parametrize(

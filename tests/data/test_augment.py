@@ -307,3 +307,27 @@ def test_nothing_waits_for_the_device(sync):
         transform(images, present, generator)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def dropping(rate):
+    return TrainAugment(
+        flip_prob=0.5, pad_pixels=2, erase_prob=0.5, mean=MEAN, std=STD, sync_geometry=True, modality_dropout=rate
+    )
+
+
+def test_dropped_modalities_have_the_rate_and_a_sample_never_loses_all():
+    present = torch.ones(20_000, M, dtype=torch.bool)
+    present[10_000:, 0] = False
+    left = dropping(0.4).drop_modalities(present, torch.Generator().manual_seed(0))
+    assert left.any(dim=1).all() and not left[10_000:, 0].any(), "what is absent stays so"
+    # A sample that would lose all its k modalities keeps them: lost is 0.4 - 0.4 ** k.
+    lost = (present & ~left).float()
+    assert lost[:10_000].mean().item() == pytest.approx(0.4 - 0.4**3, abs=0.01)
+    assert lost[10_000:, 1:].mean().item() == pytest.approx(0.4 - 0.4**2, abs=0.01)
+
+
+def test_without_dropout_nothing_is_drawn():
+    present, generator = torch.ones(B, M, dtype=torch.bool), torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    assert dropping(0.0).drop_modalities(present, generator) is present
+    assert torch.equal(generator.get_state(), before)

@@ -89,6 +89,27 @@ def test_gates_are_a_softmax_over_the_features():
     assert gates.std(dim=2).min() > 0
 
 
+def test_features_that_are_not_valid_get_no_gate_and_come_out_as_zero():
+    moe, features = make()
+    moe.eval()
+    valid = torch.rand(B, F, generator=torch.Generator().manual_seed(1)) < 0.5
+    valid[:, 3] = True
+    gates, among_all = moe.gate(features, valid), moe.gate(features)
+    expected = among_all * valid[:, None]
+    torch.testing.assert_close(gates, expected / expected.sum(dim=2, keepdim=True))
+    found = moe(features, valid)
+    ratio = (gates / among_all)[..., None].expand(-1, -1, -1, D).flatten(1)
+    torch.testing.assert_close(found, ratio * moe(features))
+    assert not found.view(B, H, F, D).transpose(1, 2)[~valid].any()
+    found.sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in moe.parameters())
+
+
+def test_all_valid_is_as_without_a_mask():
+    moe, features = make()
+    torch.testing.assert_close(moe(features, torch.ones(B, F, dtype=torch.bool)), moe(features), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_a_batch_of_one_takes_the_running_statistics(training):
     moe, features = make()

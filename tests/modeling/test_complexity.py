@@ -19,11 +19,22 @@ def test_counts_of_a_tiny_vit_by_hand():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("sdtps", "giga"), [(False, 33.25), (True, 33.29)])
-def test_published_figures_of_vit_b_16(sdtps, giga):
+@pytest.mark.parametrize(
+    ("branches", "giga"),
+    [
+        ([], 33.25),
+        (["USE_SDTPS"], 33.29),
+        (["GLOBAL_LOCAL"], 33.25),
+        (["GLOBAL_LOCAL", "HDM"], 34.07),
+        (["GLOBAL_LOCAL", "HDM", "ATM"], 34.07),
+    ],
+)
+def test_published_figures_of_vit_b_16(branches, giga):
     """33.25 G leaves the attention's own products out: 3 modalities x 12 blocks x 2 x 129^2 x 768 = 0.92 G."""
-    model = build_model(get_cfg(None, ["MODEL.USE_SDTPS", sdtps]), num_classes=171, num_cameras=4)
+    opts = [word for key in branches for word in (f"MODEL.{key}", True)]
+    model = build_model(get_cfg(None, opts), num_classes=171, num_cameras=4)
     found = count_complexity(model, size_hw=(256, 128))
     assert found.layer_macs / 1e9 == pytest.approx(giga, abs=0.005)
-    assert found.attention_macs == 3 * 12 * 2 * 129**2 * 768
+    of_hdm = 2 * 12 * 129 * 512 if "HDM" in branches else 0  # seven queries over 3 x 1 + 3 x 2 + 3 x 1 modalities
+    assert found.attention_macs == 3 * 12 * 2 * 129**2 * 768 + of_hdm
     assert torch.is_grad_enabled() and model.training

@@ -50,3 +50,28 @@ def test_named_weighted_losses():
         triplet = batch_hard_triplet(features[head], pid, margin=0.3)
         torch.testing.assert_close(losses[f"triplet/{head}"], factor * 2.0 * triplet)
     assert list(ReIDLoss(triplet_weight=0)(features, logits, pid)) == ["id/ori", "id/sdtps"]
+
+
+def test_samples_that_are_not_counted_are_neither_anchor_nor_positive_nor_negative():
+    """Points 0, 1 (identity 7) and 4, 6 (identity 9) and, not counted, one of each in the way."""
+    feature = torch.tensor([[0.0], [1.0], [4.0], [6.0], [9.0], [0.5]], requires_grad=True)
+    pid, counted = torch.tensor([7, 7, 9, 9, 7, 9]), torch.tensor([True] * 4 + [False] * 2)
+    loss = batch_hard_triplet(feature, pid, margin=1.5, counted=counted)
+    assert loss.item() == pytest.approx(0.5 / 4, rel=1e-5)  # as above
+    loss.backward()
+    assert not feature.grad[4:].any()
+
+
+def test_losses_of_a_head_are_means_over_the_samples_it_counts():
+    torch.manual_seed(0)
+    features, logits, pid = torch.randn(4, 8), torch.randn(4, 5, requires_grad=True), torch.tensor([0, 0, 3, 3])
+    counted, loss = torch.tensor([True, False, True, True]), ReIDLoss()
+    found = loss({"a": features, "b": features}, {"a": logits, "b": logits}, pid, {"a": counted})
+    alone = loss({"a": features[counted]}, {"a": logits[counted]}, pid[counted])
+    everyone = loss({"b": features}, {"b": logits}, pid)
+    assert {name: value.item() for name, value in found.items()} == pytest.approx(
+        {name: value.item() for name, value in (alone | everyone).items()}
+    )
+    nobody = loss({"a": features}, {"a": logits}, pid, {"a": torch.zeros(4, dtype=torch.bool)})
+    sum(nobody.values()).backward()
+    assert [value.item() for value in nobody.values()] == [0, 0] and not logits.grad.any()

@@ -1,5 +1,7 @@
 """The composed model: branches, heads, patterns, missing modalities."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -79,10 +81,123 @@ def test_an_absent_modality_is_an_empty_image():
     assert torch.isfinite(model(images, camera, present).embedding).all()
 
 
-def test_a_batch_of_one_works_in_either_mode():
-    for training in (True, False):
-        output = make(*SDTPS).train(training)(*batch(1))
-        assert output.embedding.shape == (1, 96) and output.logits["sdtps"].shape == (1, 5)
+PRESENT = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 0, 1], [1, 1, 0]]).bool()
+DROP = ["MODEL.MISSING", "drop"]
+BRANCHES = {
+    "direct": [],
+    "apart": ["MODEL.DIRECT", False],
+    "pife": ["MODEL.GLOBAL_LOCAL", True],
+    "hdm": ["MODEL.HDM", True],
+    "atmoe": ["MODEL.HDM", True, "MODEL.ATM", True],
+    "sdtps": SDTPS,
+    "gumbel": [*SDTPS, "MODEL.SDTPS_USE_GUMBEL", True, "MODEL.SDTPS_DETACH_ATTENTION", False],
+    "early": [*SDTPS, "MODEL.SDTPS_BLOCK", 1],
+    "everything": [*SDTPS, "MODEL.DIRECT", 0, "MODEL.GLOBAL_LOCAL", 1, "MODEL.HDM", 1, "MODEL.ATM", 1],
+}
+
+
+def step(opts, images, camera, present, training=True):
+    """Everything a model gives out, its losses and the gradients of its parameters."""
+    model = make(*opts).train(training)
+    torch.manual_seed(2)
+    output = model(images, camera, present)
+    pid = torch.tensor([0, 0, 1, 1])
+    losses = build_loss(get_cfg(None, [*TINY, *opts]))(output.features, output.logits, pid, output.counted)
+    sum(losses.values()).backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return {**output.patterns, **losses, **output.features, **gradients}
+
+
+@pytest.mark.parametrize("opts", BRANCHES.values(), ids=BRANCHES)
+@pytest.mark.parametrize("training", [True, False])
+def test_pixels_of_a_dropped_modality_have_no_influence(opts, training):
+    opts = [*opts, *DROP, "TEST.NECK_FEAT", "after" if training else "before"]
+    images, camera = batch(4)
+    other = torch.where(PRESENT[:, :, None, None, None], images, 10 * torch.randn_like(images))
+    expected, found = step(opts, images, camera, PRESENT, training), step(opts, other, camera, PRESENT, training)
+    assert expected.keys() == found.keys()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=0, msg=lambda text, n=name: f"{n}: {text}")
+
+
+@pytest.mark.parametrize("opts", BRANCHES.values(), ids=BRANCHES)
+def test_dropping_nothing_changes_nothing(opts):
+    images, camera = batch(4)
+    model, dropping = make(*opts).eval(), make(*opts, *DROP).eval()
+    everyone = torch.ones(4, 3, dtype=torch.bool)
+    expected = model(images, camera).patterns
+    for present in (None, everyone):
+        for name, pattern in dropping(images, camera, present).patterns.items():
+            torch.testing.assert_close(pattern, expected[name])
+
+
+@pytest.mark.parametrize("neck_feat", ["before", "after"])
+def test_a_dropped_modality_is_zero_in_every_pattern(neck_feat):
+    """Image 2 has TI alone. ori and sdtps: a part per modality; moe: per subset, of which R, N and RN are empty."""
+    model = make(*SDTPS, "MODEL.HDM", True, *DROP, "TEST.NECK_FEAT", neck_feat).eval()
+    for head in model.heads.values():
+        head.neck.running_mean.fill_(0.5)  # the neck moves zeros
+    found = model(*batch(4), PRESENT).patterns
+    for name, empty in (("ori", [0, 1]), ("sdtps", [0, 1]), ("moe", [0, 1, 3])):
+        parts = found[name][2].unflatten(0, (-1, 32))
+        assert [i for i, part in enumerate(parts) if not part.any()] == empty, name
+    everything = torch.cat([found["ori"], found["moe"], found["sdtps"]], dim=1)
+    assert torch.equal(found["all"], everything)
+
+
+def test_with_experts_the_subsets_without_a_modality_are_zero_in_every_head():
+    model = make("MODEL.HDM", True, "MODEL.ATM", True, *DROP, "TEST.NECK_FEAT", "after").eval()
+    model.heads["moe"].neck.running_mean.fill_(0.5)
+    parts = model(*batch(4), PRESENT).patterns["moe"][2].unflatten(0, (4, 7, 8))  # heads, subsets, channels
+    assert all((part.any(dim=1) == torch.tensor([0, 0, 1, 0, 1, 1, 1])).all() for part in parts)
+
+
+def test_a_head_of_one_modality_counts_the_samples_that_have_it():
+    opts = ["MODEL.DIRECT", False, *DROP]
+    model = make(*opts)
+    output = model(*batch(4), PRESENT)
+    assert {name: counted.tolist() for name, counted in output.counted.items()} == {
+        "ori_RGB": [True, True, False, True],
+        "ori_NI": [True, False, False, True],
+        "ori_TI": [True, True, True, False],
+    }
+    loss, pid = build_loss(get_cfg(None, [*TINY, *opts])), torch.tensor([0, 0, 1, 1])
+    found = loss(output.features, output.logits, pid, output.counted)
+    for name, counted in output.counted.items():
+        of_head = {name: output.features[name][counted]}, {name: output.logits[name][counted]}
+        for kind, value in loss(*of_head, pid[counted]).items():
+            torch.testing.assert_close(found[kind], value)
+    assert not make(*SDTPS, *DROP)(*batch(4), PRESENT).counted, "joint heads count every sample"
+
+
+def test_a_lone_modality_scores_with_its_own_global():
+    model = make(*SDTPS, *DROP, "MODEL.SDTPS_USE_PREDICTOR", False).eval()
+    images, camera = batch(4)
+    tokens = model.encode(images, camera)
+    own = torch.nn.functional.cosine_similarity(tokens[2, 2, 1:], tokens[2, 2, :1], dim=1)  # image 2 has TI alone
+    expected = (own - own.min()) / (own.max() - own.min())
+    torch.testing.assert_close(model(images, camera, PRESENT).selection.score[2][2], expected)
+
+
+SELECTIONS = {"": [], **{name: BRANCHES[name] for name in ("sdtps", "gumbel", "early")}}
+FUSIONS = {"": [], **{name: BRANCHES[name] for name in ("hdm", "atmoe")}}
+
+
+@pytest.mark.parametrize("missing", ["zero", "drop"])
+@pytest.mark.parametrize(("fusion", "selection"), list(itertools.product(FUSIONS, SELECTIONS)))
+def test_a_batch_of_one_works_in_every_combination(fusion, selection, missing):
+    switches = [*FUSIONS[fusion], *SELECTIONS[selection], "MODEL.MISSING", missing]
+    for direct, pife, training in itertools.product((True, False), repeat=3):
+        model = make(*switches, "MODEL.DIRECT", direct, "MODEL.GLOBAL_LOCAL", pife).train(training)
+        output = model(*batch(1), torch.tensor([[True, False, True]]))
+        width = {"ori": 96} | ({"moe": 224} if fusion else {}) | ({"sdtps": 96} if selection else {})
+        width |= {"all": sum(width.values())} if len(width) > 1 else {}
+        assert {name: pattern.shape for name, pattern in output.patterns.items()} == {
+            k: (1, w) for k, w in width.items()
+        }
+        assert all(pattern.isfinite().all() for pattern in output.patterns.values())
+        sum(logits.square().sum() for logits in output.logits.values()).backward()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_permuting_the_batch_permutes_the_embeddings():
@@ -118,6 +233,30 @@ def test_an_aggregation_to_nothing_is_refused():
         make("MODEL.USE_SDTPS", True, "MODEL.SDTPS_AGGR_RATIO", 0.1)
 
 
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["MODEL.ATM", True], r"MODEL\.HDM is False"),
+        (["TEST.FEAT", "moe"], r"MODEL\.HDM is False"),
+        (["TEST.FEAT", "sdtps"], r"MODEL\.USE_SDTPS is False"),
+        (["MODEL.HDM", True, "MODEL.ATM", True, "MODEL.HEAD", 5], "32 channels"),
+        (["MODEL.FREEZE_BLOCKS", 3], "has 2 blocks"),
+        (["MODEL.FREEZE_BLOCKS", 1, "MODEL.FROZEN", True], "the whole backbone is left as it is"),
+    ],
+)
+def test_illegal_combinations_are_refused(opts, message):
+    with pytest.raises(UserError, match=message):
+        make(*opts)
+
+
+def test_heads_without_experts_are_warned_of():
+    with pytest.warns(UserWarning, match="MODEL.HEAD is 8.*MODEL.ATM is False"):
+        make("MODEL.HEAD", 8)
+
+
+CAMERA = ["MODEL.SIE_CAMERA", True]
+
+
 def full_size(*opts):
     with torch.device("meta"):
         return build_model(get_cfg(None, opts), num_classes=171, num_cameras=4)
@@ -129,8 +268,13 @@ def trainable(model):
 
 def test_published_parameter_counts():
     """ViT-B-16, 171 identities, 4 cameras: the sums of sdtps.md section 7."""
-    baseline = trainable(full_size("MODEL.SIE_CAMERA", True))
+    baseline = trainable(full_size(*CAMERA))
     assert baseline == 86_407_680  # 86.41 M
-    with_sdtps = full_size("MODEL.SIE_CAMERA", True, "MODEL.USE_SDTPS", True)
+    pife = [*CAMERA, "MODEL.GLOBAL_LOCAL", True]
+    hdm = [*pife, "MODEL.HDM", True]
+    published = {87.99: pife, 95.96: hdm, 98.79: [*hdm, "MODEL.ATM", True]}  # rows B, C and D of DeMo's ablation
+    for millions, opts in published.items():
+        assert trainable(full_size(*opts)) / 1e6 == pytest.approx(millions, abs=0.006)
+    with_sdtps = full_size(*CAMERA, "MODEL.USE_SDTPS", True)
     assert trainable(with_sdtps) == baseline + 365_157 + 264_192
     assert with_sdtps.heads["sdtps"].feature_dim == 1536
