@@ -1,5 +1,6 @@
 """tools/benchmark.py: both sides compute the same numbers, and the tool measures and writes. No test asserts a time."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -11,6 +12,7 @@ from engine.metrics import evaluate_ranking
 from engine.reranking import rerank
 from tools.bench.build import build_bench
 from tools.bench.epoch import PeersEpoch, run_ours
+from tools.bench.peak import Peak
 from tools.bench.peers import loading, ranking
 from tools.bench.ranks import make_features
 from tools.bench.steps import peers_images, step_shares
@@ -30,6 +32,11 @@ def synthetic(tmp_path_factory):
 @pytest.fixture
 def bench(synthetic, tmp_path):
     return build_bench("RGBNT201/DeMo_SDTPS.yml", root=synthetic, folder=tmp_path, device="cpu", quick=True)
+
+
+def without_chance(augment):
+    """Normalisation alone."""
+    return dataclasses.replace(augment, flip_prob=0.0, pad_pixels=0, erase_prob=0.0)
 
 
 # --------------------------------------------------------------------------------------- the same numbers as ours
@@ -57,7 +64,7 @@ def test_training_of_the_peers(bench):
     """Losses of several steps on one batch: the same, so gradients and rates are, too."""
     trainer = bench.make_trainer("off", in_process=True)
     trainer.state.model.train()
-    trainer.augment = lambda images, present, _generator: trainer.evaluate.transform(images, present)
+    trainer.augment = without_chance(trainer.augment)
     peers = bench.make_peers_trainer(trainer)
     batch = next(iter(trainer.loader))
     images = peers_images(trainer, batch)
@@ -123,7 +130,7 @@ def test_step_shares_are_of_a_step(bench):
     batch = next(iter(trainers[0].loader))
     for trainer in trainers:
         trainer.state.model.train()
-        trainer.augment = lambda images, present, _generator, like=trainer: like.evaluate.transform(images, present)
+        trainer.augment = without_chance(trainer.augment)
     shares = step_shares(trainers[0], batch, repeats=2)
     for _ in range(2):
         trainers[1].train_step(batch)
@@ -149,6 +156,19 @@ def test_ways_take_turns():
     times = compare(ways, CPU, repeats=3, warmup=1, calls=2)
     assert "".join(calls) == "aabb" + "bbaa" + "aabb" + "bbaa"
     assert [len(timing.seconds) for timing in times.values()] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("card", "flops"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA H100 PCIe", 756e12), ("NVIDIA H200 NVL", 835e12),
+        ("NVIDIA A100-SXM4-40GB", 312e12), ("NVIDIA A10", 125e12), ("NVIDIA A10G", None), ("NVIDIA L40", None),
+        ("NVIDIA RTX A1000", None),
+    ],
+)  # fmt: skip
+def test_a_card_is_known_by_its_whole_name(monkeypatch, card, flops):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: card)
+    assert Peak(torch.device("cuda")).published == flops
 
 
 @pytest.mark.slow
