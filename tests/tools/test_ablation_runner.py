@@ -15,6 +15,7 @@ from tools.ablate import main
 from tools.ablation import process, runner
 from tools.ablation.plan import load_sweep, plan_sweep
 from tools.ablation.records import read_run, read_state
+from utils import provenance
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +55,7 @@ def sweep(tmp_path, monkeypatch):
     script.parent.mkdir()
     script.write_text(STAND_IN)
     monkeypatch.setattr(process, "ROOT", script.parent)
+    monkeypatch.setattr(provenance, "ROOT", script.parent)
     monkeypatch.setattr(runner, "POLL_SECONDS", 0.02)
     return make(tmp_path)
 

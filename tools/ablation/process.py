@@ -14,8 +14,8 @@ from typing import Any
 
 from tools.ablation.plan import Run
 from tools.ablation.records import STATE, config_differences, is_finished, read_state
+from utils.provenance import ROOT, commit
 
-ROOT = Path(__file__).resolve().parents[2]
 PROCESS_LOG, LOCK = "process.log", ".lock"
 
 
@@ -87,17 +87,6 @@ class RunProcess:
 def now() -> str:
     """The time, to the second, in UTC."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def commit() -> str:
-    """The commit of the code, marked where files differ from it; 'unknown' outside git."""
-    git = ["git", "-C", str(ROOT)]
-    try:
-        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-        changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return head.stdout.strip() + (" with local changes" if changes.stdout.strip() else "")
 
 
 def _write_state(folder: Path, state: dict[str, Any]) -> None:
