@@ -32,6 +32,7 @@ opts = argv[4:] if resume else argv[2:]
 cfg = get_cfg(argv[1], opts)
 out = Path(cfg.OUTPUT_DIR)
 signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+os.kill(os.getpid(), signal.SIGUSR2)  # Slurm's warning, which is for the job alone, must not end a run
 (out / "new").write_text(cfg.dump())
 (out / "new").replace(out / "config.yaml")
 env = {{name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TQDM_DISABLE")}}
