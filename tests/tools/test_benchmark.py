@@ -1,7 +1,7 @@
 """tools/benchmark.py: both sides compute the same numbers, and the tool measures and writes. No test asserts a time."""
 
-import dataclasses
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,11 +34,6 @@ def bench(synthetic, tmp_path):
     return build_bench("RGBNT201/DeMo_SDTPS.yml", root=synthetic, folder=tmp_path, device="cpu", quick=True)
 
 
-def without_chance(augment):
-    """Normalisation alone."""
-    return dataclasses.replace(augment, flip_prob=0.0, pad_pixels=0, erase_prob=0.0)
-
-
 # --------------------------------------------------------------------------------------- the same numbers as ours
 
 
@@ -64,7 +59,7 @@ def test_training_of_the_peers(bench):
     """Losses of several steps on one batch: the same, so gradients and rates are, too."""
     trainer = bench.make_trainer("off", in_process=True)
     trainer.state.model.train()
-    trainer.augment = without_chance(trainer.augment)
+    trainer.augment = replace(trainer.augment, flip_prob=0, pad_pixels=0, erase_prob=0)
     peers = bench.make_peers_trainer(trainer)
     batch = next(iter(trainer.loader))
     images = peers_images(trainer, batch)
@@ -130,7 +125,7 @@ def test_step_shares_are_of_a_step(bench):
     batch = next(iter(trainers[0].loader))
     for trainer in trainers:
         trainer.state.model.train()
-        trainer.augment = without_chance(trainer.augment)
+        trainer.augment = replace(trainer.augment, flip_prob=0, pad_pixels=0, erase_prob=0)
     shares = step_shares(trainers[0], batch, repeats=2)
     for _ in range(2):
         trainers[1].train_step(batch)
