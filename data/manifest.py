@@ -47,7 +47,7 @@ def scan(csv_path: Path) -> Scan:
         state = "is a folder" if csv_path.is_dir() else "does not exist"
         raise UserError(
             f"The manifest {csv_path} {state}. Set DATASETS.ROOT_DIR to a CSV file with the columns "
-            f"{','.join(COLUMNS)} (see README, Data and weights). {NEEDS_NOTHING}"
+            f"{','.join(COLUMNS)} (see the README). {NEEDS_NOTHING}"
         )
     found = Scan("manifest", csv_path, splits={split: [] for split in SPLITS})
     lines: list[tuple[int, Sample]] = []

@@ -13,7 +13,7 @@ from pathlib import Path
 from data.listing import NO_IMAGES, Scan, find_root, pair_by_id_folder
 from data.records import Sample
 
-SOURCE = "it is given out by its authors (Zheng et al., Information Fusion 2023), see README, Data and weights"
+SOURCE = "it is given out by its authors (Zheng et al., Information Fusion 2023), see the README"
 
 SPLITS = {"train": "bounding_box_train", "query": "query3", "gallery": "bounding_box_test"}
 MODALITY_FOLDERS = ("vis", "ni", "th")

@@ -86,7 +86,7 @@ _INFOS = (
         scan=manifest.scan,
         protocol="camera",
         expected=None,
-        source="a CSV file of your own, see README, Data and weights",
+        source="a CSV file of your own, see the README",
     ),
 )
 DATASETS: Mapping[str, DatasetInfo] = {info.name: info for info in _INFOS}

@@ -13,7 +13,7 @@ from pathlib import Path
 from data.listing import NO_IMAGES, Scan, find_root, list_images
 from data.records import MODALITIES, Sample
 
-SOURCE = "it is given out by its authors (Li et al., AAAI 2020), see README, Data and weights"
+SOURCE = "it is given out by its authors (Li et al., AAAI 2020), see the README"
 
 SPLITS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 FILE_NAME = re.compile(r"(\d+)_c0*([1-9]\d*)(_.+)?")

@@ -13,7 +13,7 @@ from pathlib import Path
 from data.listing import NO_IMAGES, Scan, find_root, pair_by_name
 from data.records import MODALITIES, Sample
 
-SOURCE = "it is given out by its authors on request (Zheng et al., AAAI 2021), see README, Data and weights"
+SOURCE = "it is given out by its authors on request (Zheng et al., AAAI 2021), see the README"
 
 TRAIN, TEST = "train_171", "test"
 MASK = "MASK"

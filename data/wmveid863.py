@@ -12,7 +12,7 @@ from pathlib import Path
 from data.listing import NO_IMAGES, Scan, find_root, pair_by_id_folder
 from data.records import Sample
 
-SOURCE = "it is given out by its authors (Zheng et al., arXiv:2305.13659), see README, Data and weights"
+SOURCE = "it is given out by its authors (Zheng et al., arXiv:2305.13659), see the README"
 
 SPLITS = {"train": "train", "query": "query", "gallery": "test"}
 MODALITY_FOLDERS = ("vis", "ni", "th")

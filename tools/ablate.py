@@ -24,14 +24,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tools.ablation import words
 from tools.ablation.plan import SWEEP, Sweep, grid_variants, load_sweep, parse_seeds, plan_sweep, read_variants
-from tools.ablation.process import commit, now
+from tools.ablation.process import now
 from tools.ablation.report import REPORT, write_report
 from tools.ablation.runner import choose_slots, prepare_data, run_all, threads_per_job
 from tools.ablation.stats import NO_SCIPY, scipy_stats
 from tools.ablation.submit import submit_all
-from tools.ablation.summary import machine
 from utils.errors import UserError, run_script
 from utils.logging import setup_logging
+from utils.provenance import commit, machine
 
 logger = logging.getLogger("ablate")
 

@@ -2,7 +2,8 @@
 
     python tools/benchmark.py [--only train,infer,...] [--output benchmarks/NAME.json] [--compile] [--quick]
 
-Ours and the peers' way (tools/bench/peers) take turns in one run; figures are medians, with the interquartile range.
+Ours and the peers' way (tools/bench/peers) take turns in one run. Figures are medians; a ratio above 1 is in our
+favour; IQR is the larger of the two interquartile ranges, as a share of the median.
 Sizes are small on a CPU. Data and weights are made here: the synthetic set is drawn where --root does not hold it.
 """
 
@@ -12,7 +13,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -34,9 +34,10 @@ from tools.bench.ranks import measure_metric, measure_reranking
 from tools.bench.steps import measure_compile, measure_inference, measure_training
 from tools.bench.timing import Row
 from utils.errors import UserError, run_script
+from utils.provenance import commit, processor
 
-ROOT = Path(__file__).resolve().parents[1]
 MODEL_CONFIG = "RGBNT201/DeMo_SDTPS.yml"
+TABLE = "{:8}{:72}{:>12}{:>12}  {:11}{:>8}{:>7}"
 SUBJECTS = ("train", "infer", "input", "metric", "rerank", "epoch")
 
 
@@ -61,6 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     device = resolve_device(args.device)
     peak = Peak(device)
     rows = []
+    print(TABLE.format("subject", "what", "ours", "peers", "unit", "ratio", "IQR"))
     with tempfile.TemporaryDirectory() as folder:
         for row in measure(chosen, args, device, peak, Path(folder)):
             rows.append(row)
@@ -100,22 +102,19 @@ def format_row(row: Row) -> str:
     """A line of the table."""
     peers = "" if row.peers is None else f"{row.peers:,.4g}"
     ratio = "" if row.ratio is None else f"{row.ratio:.2f}x"
-    spread = "" if row.spread is None else f"+-{100 * row.spread:.0f} %"
-    return f"{row.subject:8}{row.name:72}{row.ours:>12,.4g}{peers:>12}  {row.unit:11}{ratio:>8}{spread:>9}"
+    spread = "" if row.spread is None else f"{100 * row.spread:.0f} %"
+    return TABLE.format(row.subject, row.name, f"{row.ours:,.4g}", peers, row.unit, ratio, spread)
 
 
 def describe(device: torch.device, argv: list[str] | None) -> dict:
     """Where and how this was measured."""
     arguments = sys.argv[1:] if argv is None else argv
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
     return {
         "command": " ".join(["python tools/benchmark.py", *arguments]),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": commit(),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -124,15 +123,6 @@ def describe(device: torch.device, argv: list[str] | None) -> dict:
             "pillow": PIL.__version__,
         },
     }
-
-
-def _processor() -> str:
-    """The processor's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

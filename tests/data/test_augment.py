@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torchvision.transforms import functional as tv
 
 import data.augment
-from data.augment import NOISE_STRIDE, TrainAugment, draw_rectangles, normalize
+from data.augment import NOISE_STRIDE, TrainAugment, _noise_like, draw_rectangles, normalize
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.5, 0.25, 0.2)
 B, M, H, W = 6, 3, 12, 8
@@ -230,11 +230,14 @@ def test_noise_differs_between_channels_modalities_and_samples():
 
 
 def test_noise_repeats_between_samples_only_displaced():
-    """What the docstring of `_noise_like` says: no two of a sample's own values come from one entry of its table."""
-    strided = torch.arange(B * NOISE_STRIDE + 3 * H * W).as_strided((B, 3, H, W), (NOISE_STRIDE, H * W, W, 1))
-    for sample in strided:
-        assert sample.unique().numel() == 3 * H * W
-    assert ((strided[1:] - strided[:-1]) == NOISE_STRIDE).all()
+    """What the docstring of `_noise_like` says, by the places in the table that its values come from."""
+    noise = _noise_like(make_images(4, 64, 32), torch.Generator().manual_seed(0), total=6, start=2)
+    table = torch.arange(noise.untyped_storage().nbytes() // noise.element_size())
+    places = table.as_strided(noise.shape, noise.stride(), noise.storage_offset())
+    for sample in places:
+        assert sample.unique().numel() == M * 3 * 64 * 32
+    assert (places[1:] - places[:-1] == NOISE_STRIDE).all()
+    assert places[0, 0, 0, 0, 0] == 2 * NOISE_STRIDE and places[-1, -1, -1, -1, -1] == table[-1]
 
 
 # ---------------------------------------------------------------------------------------------------- geometry

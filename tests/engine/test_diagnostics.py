@@ -1,11 +1,11 @@
 """The figures on SDTPS, each by a case worked by hand, and their record in a run."""
 
-import json
 import math
-import sys
+from pathlib import Path
 
 import pytest
 import torch
+from helpers_runs import records, run
 
 import train_net
 from configs import get_cfg
@@ -21,7 +21,6 @@ from engine.diagnostics import (
 )
 from modeling import build_model
 from modeling.sdtps import Selection
-from utils.errors import run_script
 
 TINY = ["MODEL.TRANSFORMER_TYPE", "ViT-Test", "INPUT.SIZE_TRAIN", [64, 32], "INPUT.SIZE_TEST", [64, 32]]
 SDTPS_ON = ["MODEL.USE_SDTPS", True, "MODEL.SDTPS_AGGR_RATIO", 0.75]
@@ -159,16 +158,14 @@ def test_moved_counts_present_modalities_since_the_evaluation_before():
     assert diagnostics.moved(torch.tensor([[[1, 2], [1, 0], [6, 7]]]), present) == {"moved": 0}
 
 
-def run(config, monkeypatch, *opts):
-    monkeypatch.setattr(sys, "argv", ["train_net.py", "--config_file", *map(str, [config, *opts])])
-    assert run_script(train_net.main) == 0
-    cfg = get_cfg(config, opts)
-    with open(f"{cfg.OUTPUT_DIR}/metrics.jsonl") as file:
-        return [json.loads(line) for line in file]
+def train(config, *opts):
+    """The records of a run."""
+    assert run(train_net, "--config_file", config, *opts) == 0
+    return records(Path(get_cfg(config, opts).OUTPUT_DIR))
 
 
 def test_a_run_records_them_and_they_change_no_step(tiny, tmp_path, monkeypatch):
-    lines = run(tiny, monkeypatch)
+    lines = train(tiny)
     names = {"common", "score_entropy", "weight_entropy", "predictor_attention", "predictor_grad_norm"}
     assert "sdtps" not in lines[0] and all(set(line["sdtps"]) == names for line in lines[1:])
     assert all(
@@ -178,22 +175,22 @@ def test_a_run_records_them_and_they_change_no_step(tiny, tmp_path, monkeypatch)
     assert any(line["selection"]["moved"] > 0 for line in lines[1:])
 
     monkeypatch.setattr(SDTPSDiagnostics, "add", lambda *_: None)
-    without = run(tiny, monkeypatch, "OUTPUT_DIR", tmp_path / "without")
+    without = train(tiny, "OUTPUT_DIR", tmp_path / "without")
     assert "sdtps" not in without[1] and [line["losses"] for line in without[1:]] == [
         line["losses"] for line in lines[1:]
     ]
 
 
-def test_on_the_synthetic_set_they_stand_beside_the_share_on_the_figure(tiny, tmp_path, monkeypatch):
+def test_on_the_synthetic_set_they_stand_beside_the_share_on_the_figure(tiny, tmp_path):
     sizes = {"TRAIN_IDS": 4, "TEST_IDS": 2, "TRAIN_IMAGES": 16, "TEST_IMAGES": 8, "SIZE": [64, 32]}
     opts = [word for key, value in sizes.items() for word in (f"SYNTHETIC.{key}", value)]
     opts += ["DATASETS.NAMES", "synthetic", "DATASETS.ROOT_DIR", tmp_path / "drawn", "SOLVER.MAX_EPOCHS", 2]
-    lines = run(tiny, monkeypatch, *opts)
+    lines = train(tiny, *opts)
     assert set(lines[0]["selection"]) == {"kept_on_object", "all_on_object"}
     assert set(lines[2]["selection"]) == {"kept_on_object", "all_on_object", "moved"}
 
 
-def test_without_sdtps_there_is_no_record(tiny, tmp_path, monkeypatch):
+def test_without_sdtps_there_is_no_record(tiny, tmp_path):
     path = tmp_path / "baseline.yml"
     path.write_text(tiny.read_text().replace("USE_SDTPS: True, SDTPS_AGGR_RATIO: 0.75, SDTPS_USE_GUMBEL: True, ", ""))
-    assert not any("sdtps" in line or "selection" in line for line in run(path, monkeypatch))
+    assert not any("sdtps" in line or "selection" in line for line in train(path))

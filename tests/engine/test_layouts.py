@@ -1,14 +1,13 @@
 """Every experiment that comes with the framework, made tiny, trains and evaluates on its data in its true layout."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+from helpers_runs import run
 from helpers_trees import write_manifest, write_msvr310, write_rgbnt100, write_rgbnt201, write_wmveid863
 
 import train_net
-from utils.errors import run_script
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 WRITERS = {
@@ -35,20 +34,19 @@ def roots(tmp_path_factory):
     return {name: write(tmp_path_factory.mktemp(name)) for name, write in WRITERS.items()}
 
 
-def train(monkeypatch, config, out, **keys):
+def train(config, out, **keys):
     """The last row of the results of a tiny run of `config`."""
-    words = [str(word) for pair in (SMALL | keys | {"OUTPUT_DIR": out}).items() for word in pair]
-    monkeypatch.setattr(sys, "argv", ["train_net.py", "--config_file", str(config), *words])
-    assert run_script(train_net.main) == 0
+    words = [word for pair in (SMALL | keys | {"OUTPUT_DIR": out}).items() for word in pair]
+    assert run(train_net, "--config_file", config, *words) == 0
     return json.loads((out / "results.json").read_text())["rows"][-1]["eval"]
 
 
 @pytest.mark.parametrize("config", EXPERIMENTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_every_experiment(config, roots, tmp_path, monkeypatch):
+def test_every_experiment(config, roots, tmp_path):
     name = config.parent.name
     size = [64, 32] if name == "RGBNT201" else [32, 64]
     keys = {"DATASETS.ROOT_DIR": roots[name], "INPUT.SIZE_TRAIN": size, "INPUT.SIZE_TEST": size}
-    figures = train(monkeypatch, config, tmp_path / "out", **keys)
+    figures = train(config, tmp_path / "out", **keys)
     branches = {"DeMo": "moe", "DeMo_original": "moe", "Baseline": "ori"}
     assert branches.get(config.stem, "sdtps") in figures
     assert all(0 < of_pattern["mAP"] <= 100 for of_pattern in figures.values())
@@ -56,7 +54,7 @@ def test_every_experiment(config, roots, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("mode", ["zero", "drop"])
 @pytest.mark.parametrize("absent", [(), ("NI",), ("NI", "TI")], ids=["three", "two", "one"])
-def test_a_manifest_of_three_two_or_one_modalities(absent, mode, tmp_path, monkeypatch):
+def test_a_manifest_of_three_two_or_one_modalities(absent, mode, tmp_path):
     keys = {
         "DATASETS.NAMES": "manifest",
         "DATASETS.ROOT_DIR": write_manifest(tmp_path / "own", absent=absent),
@@ -69,6 +67,6 @@ def test_a_manifest_of_three_two_or_one_modalities(absent, mode, tmp_path, monke
         "MODEL.HDM": True,
         "MODEL.ATM": True,
     }
-    figures = train(monkeypatch, CONFIGS / "RGBNT201" / "DeMo_SDTPS.yml", tmp_path / "out", **keys)
+    figures = train(CONFIGS / "RGBNT201" / "DeMo_SDTPS.yml", tmp_path / "out", **keys)
     assert set(figures) == {"ori", "moe", "sdtps", "all"}
     assert (tmp_path / "own" / ".decoded").is_dir()

@@ -2,10 +2,10 @@
 
 import json
 import re
-import sys
 
 import pytest
 import torch
+from helpers_runs import run
 from helpers_trees import write_image, write_rgbnt201
 
 import test_net
@@ -15,7 +15,7 @@ from data.build import build_data
 from engine.build import build_evaluator
 from engine.missing import SETTINGS, absent_modalities, parse_settings, title
 from modeling import build_model
-from utils.errors import UserError, run_script
+from utils.errors import UserError
 
 
 @pytest.fixture
@@ -93,13 +93,9 @@ def test_one_pass_equals_separate_runs(hard, mode, opts):
         assert not ori[:, [0, 2]].any() and ori[:, 1].any()
 
 
-def test_the_table_of_the_script(hard, tmp_path, monkeypatch, capsys):
-    def run(script, *argv):
-        monkeypatch.setattr(sys, "argv", [script.__name__, "--config_file", str(hard), *map(str, argv)])
-        return run_script(script.main)
-
-    assert run(train_net, "SOLVER.MAX_EPOCHS", 2) == 0
-    assert run(test_net, "--missing", "all") == 0
+def test_the_table_of_the_script(hard, tmp_path, capsys):
+    assert run(train_net, "--config_file", hard, "SOLVER.MAX_EPOCHS", 2) == 0
+    assert run(test_net, "--config_file", hard, "--missing", "all") == 0
     rows = json.loads((tmp_path / "out" / "test_results.json").read_text())["rows"]
     assert [row["name"] for row in rows] == [
         "nothing absent", "RGB absent", "NI absent", "TI absent", "RGB+NI absent", "RGB+TI absent", "NI+TI absent",
@@ -108,7 +104,7 @@ def test_the_table_of_the_script(hard, tmp_path, monkeypatch, capsys):
     maps = [row["eval"]["sdtps"]["mAP"] for row in rows]
     assert maps[-1] == pytest.approx(sum(maps[1:7]) / 6) and len(set(maps)) > 4
     assert "mean of those" in capsys.readouterr().out
-    assert run(test_net, "TEST.MISS", "rt") == 0
+    assert run(test_net, "--config_file", hard, "TEST.MISS", "rt") == 0
     assert json.loads((tmp_path / "out" / "test_results.json").read_text())["rows"][0]["eval"] == rows[5]["eval"]
-    assert run(test_net, "--missing", "rnt") == 2
+    assert run(test_net, "--config_file", hard, "--missing", "rnt") == 2
     assert "'rnt' is no setting" in capsys.readouterr().err

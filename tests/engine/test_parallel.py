@@ -11,10 +11,10 @@ import time
 import pytest
 import torch
 from helpers_processes import ROOT, start_together
+from helpers_runs import records, run
 from helpers_trees import write_tiny
 
 import train_net
-from utils.errors import run_script
 
 pytestmark = pytest.mark.slow
 
@@ -46,12 +46,8 @@ sys.exit(run_script(train_net.main))
 """
 
 
-def records(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
 def assert_same_run(folder, expected):
-    """Losses and weights up to rounding; the figures of the evaluations to the last bit."""
+    """Losses and weights up to rounding."""
     theirs, ours = records(expected), records(folder)
     assert [line["epoch"] for line in ours] == [line["epoch"] for line in theirs]
     for our_line, their_line in zip(ours, theirs, strict=True):
@@ -66,13 +62,11 @@ def assert_same_run(folder, expected):
 def train(config, *argv):
     """In this process, alone, and with one thread as theirs have."""
     threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sys, "argv", ["train_net.py", "--config_file", str(config), *map(str, argv)])
-        torch.set_num_threads(1)
-        try:
-            return run_script(train_net.main)
-        finally:
-            torch.set_num_threads(threads)
+    torch.set_num_threads(1)
+    try:
+        return run(train_net, "--config_file", config, *argv)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -10,31 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers_runs import equal, records, run, weights
 
 import test_net
 import train_net
-from utils.errors import run_script
 
 ROOT = Path(__file__).parents[2]
-
-
-def run(script, *argv, monkeypatch):
-    monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, argv)])
-    return run_script(script.main)
-
-
-def records(folder):
-    """metrics.jsonl without its times."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "samples_per_s"} for line in lines]
-
-
-def weights(folder, name="last.pth"):
-    return torch.load(folder / name, weights_only=True)["model"]
-
-
-def equal(first, second):
-    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
 def start(config, *argv):
@@ -53,9 +34,9 @@ def wait_for(condition, process, seconds=60):
         time.sleep(0.01)
 
 
-def test_a_run_writes_what_it_should_and_repeats_bit_by_bit(tiny, tmp_path, monkeypatch, capsys):
+def test_a_run_writes_what_it_should_and_repeats_bit_by_bit(tiny, tmp_path, capsys):
     out, again = tmp_path / "out", tmp_path / "again"
-    assert run(train_net, "--config_file", tiny, monkeypatch=monkeypatch) == 0
+    assert run(train_net, "--config_file", tiny) == 0
     printed = capsys.readouterr().out
     assert "untrained (epoch 0)" in printed and "chosen on the test set" in printed
     assert {p.name for p in out.iterdir()} >= {
@@ -70,51 +51,51 @@ def test_a_run_writes_what_it_should_and_repeats_bit_by_bit(tiny, tmp_path, monk
     assert [row["name"].split()[0] for row in results["rows"]] == ["untrained", "last", "best"]
     assert [row["epoch"] for row in results["rows"]][:2] == [0, 3] and results["headline"] == "sdtps"
 
-    assert run(train_net, "--config_file", tiny, "OUTPUT_DIR", again, monkeypatch=monkeypatch) == 0
+    assert run(train_net, "--config_file", tiny, "OUTPUT_DIR", again) == 0
     assert records(again) == lines and equal(weights(again), weights(out))
     other = ["SOLVER.SEED", 7, "OUTPUT_DIR", tmp_path / "b"]
-    assert run(train_net, "--config_file", tiny, *other, monkeypatch=monkeypatch) == 0
+    assert run(train_net, "--config_file", tiny, *other) == 0
     assert records(tmp_path / "b") != lines
 
-    assert run(test_net, "--config_file", tiny, monkeypatch=monkeypatch) == 0
+    assert run(test_net, "--config_file", tiny) == 0
     tested = json.loads((out / "test_results.json").read_text())["rows"][0]
     assert tested["eval"] == results["rows"][2]["eval"], "test_net.py repeats the figures of best.pth"
 
 
-def test_an_earlier_run_is_set_aside(tiny, tmp_path, monkeypatch):
+def test_an_earlier_run_is_set_aside(tiny, tmp_path):
     for _ in range(2):
-        assert run(train_net, "--config_file", tiny, "SOLVER.MAX_EPOCHS", 2, monkeypatch=monkeypatch) == 0
+        assert run(train_net, "--config_file", tiny, "SOLVER.MAX_EPOCHS", 2) == 0
     assert equal(weights(tmp_path / "out" / "earlier-1"), weights(tmp_path / "out"))
 
 
-def test_a_finished_run_can_be_extended_and_resumed_between_epochs(tiny, tmp_path, monkeypatch):
+def test_a_finished_run_can_be_extended_and_resumed_between_epochs(tiny, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     long = ["SOLVER.MIN_LR_FACTOR", 1]  # a schedule that does not depend on its length
     for epochs, folder in ((4, whole), (2, parts), (4, parts)):
         argv = ["--config_file", tiny, "--resume", "auto", "SOLVER.MAX_EPOCHS", epochs, "OUTPUT_DIR", folder, *long]
-        assert run(train_net, *argv, monkeypatch=monkeypatch) == 0
+        assert run(train_net, *argv) == 0
     assert records(parts) == records(whole) and equal(weights(parts), weights(whole))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 0), (signal.SIGTERM, 2)])
-def test_a_signal_to_the_process_group_saves_and_exits_cleanly(tiny, tmp_path, monkeypatch, number, workers):
+def test_a_signal_to_the_process_group_saves_and_exits_cleanly(tiny, tmp_path, number, workers):
     longer = ["SOLVER.MAX_EPOCHS", 30]
     whole, out = tmp_path / "whole", tmp_path / "out"
-    assert run(train_net, "--config_file", tiny, *longer, "OUTPUT_DIR", whole, monkeypatch=monkeypatch) == 0
+    assert run(train_net, "--config_file", tiny, *longer, "OUTPUT_DIR", whole) == 0
     process = start(tiny, *longer, "DATALOADER.NUM_WORKERS", workers)
     wait_for(lambda: (out / "metrics.jsonl").exists() and len((out / "metrics.jsonl").read_text()) > 4000, process)
     os.killpg(process.pid, number)
     assert process.wait(30) == 128 + number
     assert "Traceback" not in (tmp_path / "process.log").read_text()
-    assert run(train_net, "--config_file", tiny, "--resume", "auto", *longer, monkeypatch=monkeypatch) == 0
+    assert run(train_net, "--config_file", tiny, "--resume", "auto", *longer) == 0
     assert records(out) == records(whole) and equal(weights(out), weights(whole))
 
 
 def test_interruption_in_mid_epoch_continues_bit_by_bit(tiny, tmp_path, monkeypatch):
     """As above, but at a step that is known: after the second of epoch 2."""
     whole, out = tmp_path / "whole", tmp_path / "out"
-    assert run(train_net, "--config_file", tiny, "OUTPUT_DIR", whole, monkeypatch=monkeypatch) == 0
+    assert run(train_net, "--config_file", tiny, "OUTPUT_DIR", whole) == 0
     step = train_net.Trainer.train_step
 
     def step_then_interrupt(self, batch):
@@ -125,36 +106,36 @@ def test_interruption_in_mid_epoch_continues_bit_by_bit(tiny, tmp_path, monkeypa
 
     with monkeypatch.context() as patched:
         patched.setattr(train_net.Trainer, "train_step", step_then_interrupt)
-        assert run(train_net, "--config_file", tiny, monkeypatch=monkeypatch) == 130
+        assert run(train_net, "--config_file", tiny) == 130
     saved = torch.load(out / "last.pth", weights_only=True)
     assert (saved["epoch"], saved["step"]) == (1, 2)
-    assert run(train_net, "--config_file", tiny, "--resume", "auto", monkeypatch=monkeypatch) == 0
+    assert run(train_net, "--config_file", tiny, "--resume", "auto") == 0
     assert records(out) == records(whole) and equal(weights(out), weights(whole))
 
 
-def test_validation_identities_choose_best_and_the_test_set_scores_it(tiny, tmp_path, monkeypatch, capsys):
-    assert run(train_net, "--config_file", tiny, "DATASETS.VAL_IDS", 2, monkeypatch=monkeypatch) == 0
+def test_validation_identities_choose_best_and_the_test_set_scores_it(tiny, tmp_path, capsys):
+    assert run(train_net, "--config_file", tiny, "DATASETS.VAL_IDS", 2) == 0
     assert "chosen on the validation set" in capsys.readouterr().out
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [row["split"] for row in results["rows"]] == ["validation", "test", "test"]
 
 
-def test_training_improves_the_loss(tiny, tmp_path, monkeypatch):
+def test_training_improves_the_loss(tiny, tmp_path):
     argv = ["SOLVER.MAX_EPOCHS", 12, "SOLVER.BASE_LR", 0.003, "INPUT.RE_PROB", 0]
-    assert run(train_net, "--config_file", tiny, *argv, monkeypatch=monkeypatch) == 0
+    assert run(train_net, "--config_file", tiny, *argv) == 0
     losses = [line["losses"]["id/sdtps"] for line in records(tmp_path / "out")[1:]]
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_gradient_clipping_accumulates_nothing_and_bf16_trains(tiny, tmp_path, monkeypatch):
+def test_gradient_clipping_accumulates_nothing_and_bf16_trains(tiny, tmp_path):
     argv = ["SOLVER.AMP", "bf16", "SOLVER.CLIP_GRAD_NORM", 1.0, "SOLVER.MAX_EPOCHS", 2]
-    assert run(train_net, "--config_file", tiny, *argv, monkeypatch=monkeypatch) == 0
+    assert run(train_net, "--config_file", tiny, *argv) == 0
     assert all(torch.isfinite(value).all() for value in weights(tmp_path / "out").values())
 
 
-def fails(capsys, monkeypatch, script, *argv):
+def fails(capsys, script, *argv):
     """Run `script`, which must end with a user's error; returns its one paragraph."""
-    assert run(script, *argv, monkeypatch=monkeypatch) == 2
+    assert run(script, *argv) == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith("error: ")
     return message
@@ -171,24 +152,24 @@ def test_a_non_finite_loss_stops_before_the_optimiser_step(tiny, tmp_path, monke
         return step(self, batch)
 
     monkeypatch.setattr(train_net.Trainer, "train_step", poisoned)
-    message = fails(capsys, monkeypatch, train_net, "--config_file", tiny)
+    message = fails(capsys, train_net, "--config_file", tiny)
     assert "Non-finite loss at epoch 2, step 2" in message and "id/sdtps = nan" in message
     assert all(torch.equal(p, seen["before"][name]) for name, p in seen["model"].named_parameters())
     assert torch.load(tmp_path / "out" / "last.pth", weights_only=True)["epoch"] == 1
 
 
-def test_a_broken_last_checkpoint_is_named_and_the_one_before_is_used(tiny, tmp_path, monkeypatch, capsys):
+def test_a_broken_last_checkpoint_is_named_and_the_one_before_is_used(tiny, tmp_path, capsys):
     out = tmp_path / "out"
-    assert run(train_net, "--config_file", tiny, monkeypatch=monkeypatch) == 0
+    assert run(train_net, "--config_file", tiny) == 0
     expected = weights(out)
     (out / "last.pth").write_bytes((out / "last.pth").read_bytes()[:5000])
     capsys.readouterr()
-    assert run(train_net, "--config_file", tiny, "--resume", "auto", monkeypatch=monkeypatch) == 0
+    assert run(train_net, "--config_file", tiny, "--resume", "auto") == 0
     assert "last.pth is no readable checkpoint" in capsys.readouterr().out
     assert equal(weights(out), expected)
     for name in ("last.pth", "previous.pth"):
         (out / name).write_bytes(b"garbage")
-    message = fails(capsys, monkeypatch, train_net, "--config_file", tiny, "--resume", "auto")
+    message = fails(capsys, train_net, "--config_file", tiny, "--resume", "auto")
     assert "no readable checkpoint in" in message
 
 
@@ -203,7 +184,7 @@ def test_a_full_disk_while_saving_loses_nothing(tiny, tmp_path, monkeypatch, cap
         save(content, file)
 
     monkeypatch.setattr(torch, "save", full_at_third)
-    message = fails(capsys, monkeypatch, train_net, "--config_file", tiny)
+    message = fails(capsys, train_net, "--config_file", tiny)
     assert "No space left on device" in message and "intact" in message
     assert torch.load(out / "last.pth", weights_only=True)["epoch"] == 1
     assert not list(out.glob(".*.tmp"))
@@ -222,23 +203,23 @@ def test_a_full_disk_while_saving_loses_nothing(tiny, tmp_path, monkeypatch, cap
         (["MODEL.DEVICE", "cuda:99"], "sees . CUDA devices"),
     ],
 )
-def test_bad_input_is_one_paragraph(tiny, monkeypatch, capsys, argv, message):
+def test_bad_input_is_one_paragraph(tiny, capsys, argv, message):
     import re
 
     position = 2 if argv[0].startswith("--") else 0
     argv = argv if position else ["--resume", "", *argv]
-    assert re.search(message, fails(capsys, monkeypatch, train_net, "--config_file", tiny, *argv))
+    assert re.search(message, fails(capsys, train_net, "--config_file", tiny, *argv))
 
 
-def test_weights_of_another_model_are_refused(tiny, tmp_path, monkeypatch, capsys):
-    assert run(train_net, "--config_file", tiny, "SOLVER.MAX_EPOCHS", 2, monkeypatch=monkeypatch) == 0
+def test_weights_of_another_model_are_refused(tiny, tmp_path, capsys):
+    assert run(train_net, "--config_file", tiny, "SOLVER.MAX_EPOCHS", 2) == 0
     other = ["--config_file", tiny, "MODEL.SDTPS_USE_GUMBEL", False, "MODEL.SDTPS_USE_PREDICTOR", False]
-    assert "unexpected: sdtps.sparse" in fails(capsys, monkeypatch, test_net, *other)
+    assert "unexpected: sdtps.sparse" in fails(capsys, test_net, *other)
     argv = ["--config_file", tiny, "--weights", tmp_path / "none.pth"]
-    assert "There is no checkpoint" in fails(capsys, monkeypatch, test_net, *argv)
+    assert "There is no checkpoint" in fails(capsys, test_net, *argv)
 
 
-def test_a_camera_that_sie_never_saw_is_named(tiny, tmp_path, rgbnt201, monkeypatch, capsys):
+def test_a_camera_that_sie_never_saw_is_named(tiny, tmp_path, rgbnt201, capsys):
     import shutil
 
     root = tmp_path / "data"
@@ -246,12 +227,12 @@ def test_a_camera_that_sie_never_saw_is_named(tiny, tmp_path, rgbnt201, monkeypa
     for path in sorted(root.glob("RGBNT201/test/*/*cam2*")):
         path.rename(path.with_name(path.name.replace("cam2", "cam9")))
     argv = ["--config_file", tiny, "DATASETS.ROOT_DIR", root, "MODEL.SIE_CAMERA", True]
-    message = fails(capsys, monkeypatch, train_net, *argv)
+    message = fails(capsys, train_net, *argv)
     assert "camera 9" in message and "MODEL.SIE_CAMERA: False" in message
     image = next(root.glob("RGBNT201/test/NI/*"))
     image.write_bytes(image.read_bytes()[:200])
-    message = fails(capsys, monkeypatch, train_net, "--config_file", tiny, "DATASETS.ROOT_DIR", root)
+    message = fails(capsys, train_net, "--config_file", tiny, "DATASETS.ROOT_DIR", root)
     assert str(image) in message
     image.unlink()
-    message = fails(capsys, monkeypatch, train_net, "--config_file", tiny, "DATASETS.ROOT_DIR", root)
+    message = fails(capsys, train_net, "--config_file", tiny, "DATASETS.ROOT_DIR", root)
     assert image.name in message and "not in NI" in message

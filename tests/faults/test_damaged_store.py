@@ -1,6 +1,5 @@
 """The decoded store between and under runs: whatever happens to it, the figures are those of the images."""
 
-import json
 import os
 import shutil
 import signal
@@ -8,6 +7,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from helpers_runs import equal, records, weights
 from helpers_trees import write_image, write_rgbnt201
 
 from data import rgbnt201
@@ -37,12 +37,6 @@ def test_any_bit_of_the_header_may_flip(whole):
         rebuilt += opened.path.read_bytes() == content
     assert rebuilt > 150
     assert [path.name for path in store.path.parent.iterdir()] == [store.path.name]
-
-
-def figures(folder):
-    """metrics.jsonl without its times."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "samples_per_s"} for line in lines]
 
 
 def _delete_one(store):
@@ -80,7 +74,7 @@ def test_damage_between_runs_changes_no_figure(launch, small, tmp_path):
         if damage is not None:
             damage(store)
         launch("train_net", *argv, "SOLVER.MAX_EPOCHS", epoch, "OUTPUT_DIR", parts).ends_well()
-    assert figures(parts) == figures(whole)
+    assert records(parts) == records(whole)
 
 
 def test_a_folder_in_the_stores_place_is_refused(launch, small, tmp_path):
@@ -100,7 +94,7 @@ def test_changed_images_are_seen_by_the_next_run(launch, small, tmp_path):
     for cache in ("auto", "off"):
         argv = ["DATALOADER.CACHE", cache, "OUTPUT_DIR", tmp_path / cache]
         launch("train_net", "--config_file", small, *argv).ends_well()
-    assert figures(tmp_path / "auto") == figures(tmp_path / "off") != figures(tmp_path / "before")
+    assert records(tmp_path / "auto") == records(tmp_path / "off") != records(tmp_path / "before")
 
 
 def _build_slowly():
@@ -137,9 +131,8 @@ def test_runs_that_build_one_store_at_once_one_of_them_killed(launch, small, tmp
     assert runs[1].wait() == -signal.SIGKILL
     runs[0].ends_well()
     runs[2].ends_well()
-    assert figures(tmp_path / "a") == figures(tmp_path / "b")
-    one, two = (torch.load(tmp_path / name / "last.pth", weights_only=True)["model"] for name in "ab")
-    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert records(tmp_path / "a") == records(tmp_path / "b")
+    assert equal(*(weights(tmp_path / name) for name in "ab"))
     store = tmp_path / "data" / ".decoded"
     assert len(list(store.glob("*.npy"))) == 2 and len(list(store.glob("*.tmp"))) <= 1, "the dead one's, for an hour"
 

@@ -106,8 +106,9 @@ def test_strays_change_nothing(launch, small, tmp_path):
 @pytest.mark.parametrize("options", [{"train_ids": 1, "softmax": True}, {"test_ids": 1}, {"train_ids": 2}])
 def test_the_least_that_can_be_trained_on_and_scored(launch, small, tmp_path, options):
     """One identity without the triplet loss, two with it; one to find."""
-    argv = ["DATALOADER.SAMPLER", "softmax", "SOLVER.IMS_PER_BATCH", 2] if options.pop("softmax", False) else []
-    if argv:
+    options, argv = dict(options), []
+    if options.pop("softmax", False):
+        argv = ["DATALOADER.SAMPLER", "softmax", "SOLVER.IMS_PER_BATCH", 2]
         small.write_text(small.read_text().replace(", NUM_INSTANCE: 2", ""))
     root = write_rgbnt201(tmp_path / "least", images_per_id=2, **options)
     launch("train_net", "--config_file", small, "DATASETS.ROOT_DIR", root, *argv).ends_well()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers_runs import records
 
 EPOCHS = 40
 RANDOM_KILLS = 12
@@ -92,11 +93,6 @@ def die_in_saving(name: str, moment: str) -> None:
     torch.save, os.fsync = half_save, die_at_fsync
     checkpoint.os.replace = die_at_rename
     train.RunFolder.append = die_at_append
-
-
-def records(folder):
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "samples_per_s"} for line in lines]
 
 
 def assert_equal_runs(first, second):

@@ -267,7 +267,7 @@ def trainable(model):
 
 
 def test_published_parameter_counts():
-    """ViT-B-16, 171 identities, 4 cameras: the sums of sdtps.md section 7."""
+    """ViT-B-16, 171 identities, 4 cameras. SDTPS adds its own parameters and those of its head."""
     baseline = trainable(full_size(*CAMERA))
     assert baseline == 86_407_680  # 86.41 M
     pife = [*CAMERA, "MODEL.GLOBAL_LOCAL", True]

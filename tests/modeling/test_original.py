@@ -1,18 +1,18 @@
 """Checkpoints of the original code give its features; what does not fit names the key that does."""
 
 import json
-import sys
 from functools import partial
 
 import pytest
 import torch
 from helpers_original import forward, original_state
+from helpers_runs import run
 
 import test_net
 from configs import get_cfg
 from modeling import build_model
 from modeling.original import from_original
-from utils.errors import UserError, run_script
+from utils.errors import UserError
 
 SIZE = ["INPUT.SIZE_TRAIN", [64, 32], "INPUT.SIZE_TEST", [64, 32]]
 SDTPS = ["MODEL.USE_SDTPS", True, "MODEL.SDTPS_AGGR_RATIO", 0.75]  # of 8 patches 4 are kept and make 3
@@ -182,17 +182,14 @@ def test_a_file_that_is_not_whole_names_the_tensors(change, message):
         from_original(change(original_state(**FULL)), "demo.pth", build(*CONFIG))
 
 
-def test_the_script_evaluates_one(tiny, tmp_path, monkeypatch, capsys):
+def test_the_script_evaluates_one(tiny, tmp_path, capsys):
     """Classes and cameras are those of the file, not of the data (6 and 2)."""
     torch.manual_seed(0)
     torch.save(original_state(clip=False, classes=9, cameras=4, sdtps=3), tmp_path / "demo.pth")
-    argv = ["test_net.py", "--config_file", str(tiny), "MODEL.SIE_CAMERA", "True"]
     for source in (["--weights", str(tmp_path / "demo.pth")], ["TEST.WEIGHT", str(tmp_path / "demo.pth")]):
-        monkeypatch.setattr(sys, "argv", [*argv[:3], *source, *argv[3:]])
-        assert run_script(test_net.main) == 0
+        assert run(test_net, "--config_file", tiny, *source, "MODEL.SIE_CAMERA", True) == 0
         assert "matched, 0 ignored. It is a checkpoint of the original code, of 9 classes" in capsys.readouterr().out
         row = json.loads((tmp_path / "out" / "test_results.json").read_text())["rows"][0]
         assert 0 < row["eval"]["sdtps"]["mAP"] <= 100
-    monkeypatch.setattr(sys, "argv", [*argv[:3], "--weights", str(tmp_path / "demo.pth")])
-    assert run_script(test_net.main) == 2
+    assert run(test_net, "--config_file", tiny, "--weights", tmp_path / "demo.pth") == 2
     assert "demo.pth, a checkpoint of the original code" in capsys.readouterr().err

@@ -111,11 +111,6 @@ def test_weights_that_do_not_fit_change_nothing(tmp_path, state, change, message
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
-class Malicious:
-    def __reduce__(self):
-        return (open, ("/tmp/should-not-be-there", "w"))
-
-
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
 def test_unreadable_files_are_named(tmp_path, state, name):
     path = tmp_path / name
@@ -131,9 +126,14 @@ def test_unreadable_files_are_named(tmp_path, state, name):
 
 
 def test_code_in_a_file_is_not_executed(tmp_path):
+    class Malicious:
+        def __reduce__(self):
+            return open, (str(tmp_path / "executed"), "w")
+
     torch.save({"x": Malicious()}, tmp_path / "w.pth")
     with pytest.raises(UserError, match="no readable weight file"):
         load_pretrained(backbone(), str(tmp_path / "w.pth"))
+    assert not (tmp_path / "executed").exists()
 
 
 def test_timm_weights_without_a_network(monkeypatch):

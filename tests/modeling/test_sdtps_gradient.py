@@ -8,7 +8,7 @@ from modeling.sdtps import SDTPS, TokenAggregation, masked_softmax
 
 
 def textbook(logits, mask):
-    """W = D exp(l) / sum(D exp(l)), as sdtps.md writes it, in the precision of its inputs."""
+    """W = D exp(l) / sum(D exp(l)), written out, in the precision of its inputs."""
     return mask * logits.exp() / (mask * logits.exp()).sum(-1, keepdim=True)
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers_runs import run
 
 import train_net
-from utils.errors import run_script
 
 ROOT = Path(__file__).parents[2]
 SEEDS = (1, 2)
@@ -28,7 +28,7 @@ def start(tiny, folder):
 
 
 @pytest.mark.slow
-def test_a_sweep_that_was_killed_reports_what_separate_runs_give(tiny, tmp_path, monkeypatch, request):
+def test_a_sweep_that_was_killed_reports_what_separate_runs_give(tiny, tmp_path, request):
     folder = tmp_path / "sweep"
     process, until = start(tiny, folder), time.time() + 240
     while len(list(folder.glob("*/*/results.json"))) < 3:
@@ -55,8 +55,7 @@ def test_a_sweep_that_was_killed_reports_what_separate_runs_give(tiny, tmp_path,
                 keys = {"SDTPS_BETA": beta, "SDTPS_SPARSE_RATIO": ratio}
                 opts = [str(word) for key, value in keys.items() for word in (f"MODEL.{key}", value)]
                 argv = ["--config_file", tiny, *opts, "SOLVER.SEED", seed, "SOLVER.MAX_EPOCHS", 2, "OUTPUT_DIR", out]
-                monkeypatch.setattr(sys, "argv", ["train_net.py", *map(str, argv)])
-                assert run_script(train_net.main) == 0
+                assert run(train_net, *argv) == 0
                 results = json.loads((out / "results.json").read_text())
                 assert results["peak_memory_mib"] > 50 and results["samples_per_s"] > 0
                 for row in results["rows"][1:]:

@@ -15,6 +15,7 @@ from tools.ablate import main
 from tools.ablation import process, runner
 from tools.ablation.plan import load_sweep, plan_sweep
 from tools.ablation.records import read_run, read_state
+from utils import provenance
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +32,7 @@ opts = argv[4:] if resume else argv[2:]
 cfg = get_cfg(argv[1], opts)
 out = Path(cfg.OUTPUT_DIR)
 signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+os.kill(os.getpid(), signal.SIGUSR2)  # Slurm's warning, which is for the job alone, must not end a run
 (out / "new").write_text(cfg.dump())
 (out / "new").replace(out / "config.yaml")
 env = {{name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TQDM_DISABLE")}}
@@ -54,6 +56,7 @@ def sweep(tmp_path, monkeypatch):
     script.parent.mkdir()
     script.write_text(STAND_IN)
     monkeypatch.setattr(process, "ROOT", script.parent)
+    monkeypatch.setattr(provenance, "ROOT", script.parent)
     monkeypatch.setattr(runner, "POLL_SECONDS", 0.02)
     return make(tmp_path)
 

@@ -13,6 +13,7 @@ from engine.metrics import evaluate_ranking
 from engine.reranking import rerank
 from tools.bench.build import build_bench
 from tools.bench.epoch import PeersEpoch, run_ours
+from tools.bench.peak import Peak
 from tools.bench.peers import loading, ranking
 from tools.bench.ranks import make_features
 from tools.bench.steps import peers_images, step_shares
@@ -151,6 +152,19 @@ def test_ways_take_turns():
     times = compare(ways, CPU, repeats=3, warmup=1, calls=2)
     assert "".join(calls) == "aabb" + "bbaa" + "aabb" + "bbaa"
     assert [len(timing.seconds) for timing in times.values()] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("card", "flops"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA H100 PCIe", 756e12), ("NVIDIA H200 NVL", 835e12),
+        ("NVIDIA A100-SXM4-40GB", 312e12), ("NVIDIA A10", 125e12), ("NVIDIA A10G", None), ("NVIDIA L40", None),
+        ("NVIDIA RTX A1000", None),
+    ],
+)  # fmt: skip
+def test_a_card_is_known_by_its_whole_name(monkeypatch, card, flops):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: card)
+    assert Peak(torch.device("cuda")).published == flops
 
 
 @pytest.mark.slow

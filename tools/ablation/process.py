@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from tools.ablation.plan import Run
 from tools.ablation.records import STATE, config_differences, is_finished, read_state
+from utils.provenance import ROOT, commit
 
-ROOT = Path(__file__).resolve().parents[2]
 PROCESS_LOG, LOCK = "process.log", ".lock"
 
 
@@ -53,9 +55,10 @@ class RunProcess:
         with open(run.folder / PROCESS_LOG, "a", encoding="utf-8") as log:
             print(f"\n{start['time']} {' '.join(command[1:])}", file=log, flush=True)
             # A session of its own: the terminal's Ctrl-C reaches the sweep alone, which passes it on once.
-            process = subprocess.Popen(
-                command, env=env, stdout=log, stderr=log, start_new_session=True, pass_fds=(lock,)
-            )
+            with _warning_blocked():
+                process = subprocess.Popen(
+                    command, env=env, stdout=log, stderr=log, start_new_session=True, pass_fds=(lock,)
+                )
         os.close(lock)  # the child's copy holds it
         state = read_state(run.folder)
         _write_state(run.folder, {"starts": [*state.get("starts", []), {**start, "pid": process.pid}]})
@@ -89,15 +92,18 @@ def now() -> str:
     return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def commit() -> str:
-    """The commit of the code, marked where files differ from it; 'unknown' outside git."""
-    git = ["git", "-C", str(ROOT)]
+@contextlib.contextmanager
+def _warning_blocked() -> Iterator[None]:
+    """Processes started within it never see SIGUSR2, nor do theirs.
+
+    Slurm sends it to every process of a job some time before the end. It is for the job itself, which then stops the
+    run (`submit.Job.checkpoint`); the run and its loader's processes would die of it.
+    """
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
     try:
-        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-        changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return head.stdout.strip() + (" with local changes" if changes.stdout.strip() else "")
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 def _write_state(folder: Path, state: dict[str, Any]) -> None:

@@ -11,10 +11,12 @@ from typing import Any
 
 from configs.compat import literal
 from tools.ablation.plan import Run
-from tools.ablation.process import ROOT, RunProcess
+from tools.ablation.process import RunProcess
 from tools.ablation.records import is_finished
 from tools.ablation.runner import Progress, threads_per_job
 from utils.errors import UserError
+from utils.extras import import_extra
+from utils.provenance import ROOT
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +39,12 @@ class Job:
 
     def checkpoint(self) -> Any:
         """Before the job is preempted or runs out of time: save, and queue the rest."""
-        import submitit
+        from submitit.helpers import DelayedSubmission
 
         if self._process is not None:
             self._process.stop()
             self._process.wait()
-        return submitit.helpers.DelayedSubmission(Job(self.run))
+        return DelayedSubmission(Job(self.run))
 
 
 def submit_all(runs: Sequence[Run], *, cluster: str, folder: Path, settings: Sequence[str], jobs: int | None) -> None:
@@ -57,10 +59,7 @@ def submit_all(runs: Sequence[Run], *, cluster: str, folder: Path, settings: Seq
     Raises:
         UserError: submitit is not installed, there is no such cluster, or it refuses a setting.
     """
-    try:
-        import submitit
-    except ImportError as error:
-        raise UserError("--submit needs submitit, which is not installed: pip install submitit.") from error
+    submitit = import_extra("submitit", "--submit")
     parameters: dict[str, Any] = {"name": "ablate", "timeout_min": 24 * 60}
     if cluster == "slurm":
         parameters |= {"gpus_per_node": 1, "cpus_per_task": 4} | ({"slurm_array_parallelism": jobs} if jobs else {})

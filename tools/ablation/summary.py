@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tools.ablation.plan import Sweep, Variant, differences
-from tools.ablation.process import ROOT, now
+from tools.ablation.process import now
 from tools.ablation.records import FINISHED, MISSING, RunRecord, identical, read_run
 from tools.ablation.stats import ALPHA, NO_SCIPY, POWER, holm, mean_std, paired_difference, scipy_stats, verdict
+from utils.provenance import ROOT
 
 HEADLINE = "headline"
 ROWS = ("last", "best")
@@ -227,17 +227,6 @@ def _environment(
         "epochs": _unique(str(run.max_epochs) for run in sweep.runs),
         "started": _unique(start["time"] for start in sweep.starts),
     }
-
-
-def machine() -> str:
-    """Processor, number of CPUs, memory and system, without the host's name."""
-    model = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    return f"{model}, {os.cpu_count()} CPUs, {platform.system()} {platform.release()}"
 
 
 def _command(variant: Variant) -> str:

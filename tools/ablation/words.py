@@ -12,14 +12,14 @@ METHODS = (
     "Figures are percent, mean ± sample standard deviation (n − 1) over the seeds.",
     "A difference is variant minus reference on the same seed, then averaged: the pairs share initial weights, order "
     "of batches and augmentation as far as the variants allow. Its 95 % interval and two-sided p-value are those of "
-    "the paired t-test.",
-    "p (Holm) is adjusted over the variants, separately for each metric, feature and row. The comparison to go by is "
-    "mAP of the headline feature after the last epoch; the other tables are there to be looked at, not to be chosen "
-    "from.",
+    "the paired t-test of this one comparison.",
+    "p (Holm) is adjusted over the variants, separately for each metric, feature and row; intervals are not adjusted. "
+    "The comparison to go by is mAP of the headline feature after the last epoch; the other tables are there to be "
+    "looked at, not to be chosen from.",
     "“Not distinguishable” means that the 95 % interval covers 0. It does not mean that the variants are equal.",
-    "Seeds needed: the fewest pairs whose test sees the difference with 80 % power at 5 %, were the observed "
-    "difference and spread the truth (noncentral t). Both are estimates from few seeds: an order of magnitude, not a "
-    "promise.",
+    "Seeds needed: the fewest pairs whose test sees the difference with 80 % power at 5 %, before Holm, were the "
+    "observed difference and spread the truth (noncentral t). Both are estimates from few seeds: an order of "
+    "magnitude, not a promise.",
     "“last” is the model after the last epoch, “best” the epoch with the highest mAP of the headline feature on the "
     "set named. A best chosen on the test set is optimistic; last is compared with last, best with best, never across.",
     "Multiply-adds are of one triplet (three images) in evaluation: layers + fused attention. Images (triplets) per "

@@ -65,7 +65,10 @@ def run_ours(trainer: Trainer) -> dict[str, float]:
 
 
 def measure_epoch(bench: Bench, sizes: Sizes) -> Iterator[Row]:
-    """Epochs in turn; what is made once (store, loaders, workers) is made before."""
+    """Epochs in turn; what is made once (store, loaders, workers) is made before.
+
+    Ours saves the optimiser's state, too, and the best model beside the last one; the peers' saves weights alone.
+    """
     ours, theirs = [], []
     trainer = bench.make_trainer()
     peers = PeersEpoch(bench, trainer)

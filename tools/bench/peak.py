@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 from functools import cached_property
 
 import torch
 
 CARDS = {
+    "H200 NVL": 835e12,
     "H200": 989e12,
     "H100 PCIe": 756e12,
     "H100 NVL": 835e12,
@@ -19,7 +21,9 @@ CARDS = {
     "RTX 4090": 165e12,
     "RTX 3090": 71e12,
 }
-"""Dense bf16 or fp16 operations per second with float32 sums, from NVIDIA's data sheets; the first name found holds."""
+"""Dense bf16 or fp16 operations per second with float32 sums, from NVIDIA's data sheets; the first found holds.
+
+Names count as whole words: an A10G is no A10, an RTX A1000 no A100."""
 SIDE = {"cpu": 1024, "cuda": 8192}
 DTYPES = {"off": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -37,7 +41,7 @@ class Peak:
         if self.device.type != "cuda":
             return None
         name = torch.cuda.get_device_name(self.device)
-        return next((flops for card, flops in CARDS.items() if card in name), None)
+        return next((flops for card, flops in CARDS.items() if re.search(rf"\b{card}\b", name)), None)
 
     def flops(self, amp: str) -> float:
         """Operations per second; where it is not published, the best of several large matrix products."""

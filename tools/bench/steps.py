@@ -19,7 +19,11 @@ GIB = 2**30
 
 
 def measure_training(bench: Bench, sizes: Sizes, peak: Peak) -> Iterator[Row]:
-    """Steps on one batch; ours begins with bytes and augments them, the peers' with what its workers made of them."""
+    """Steps on one batch; ours begins with bytes and augments them, the peers' with what its workers made of them.
+
+    Both are charged the model's own multiply-adds, three times over for forward and backward (MFU), whatever they
+    compute beyond. Ours takes its diagnostics in every step measured here, in training in one of SOLVER.LOG_PERIOD.
+    """
     subject, device, cuda = "train", bench.device, bench.device.type == "cuda"
     trainers = {amp: bench.make_trainer(amp, in_process=True) for amp in (["bf16"] if cuda else ["off", "bf16"])}
     first = next(iter(trainers.values()))
@@ -55,7 +59,11 @@ def measure_training(bench: Bench, sizes: Sizes, peak: Peak) -> Iterator[Row]:
 
 
 def measure_inference(bench: Bench, sizes: Sizes) -> Iterator[Row]:
-    """All feature patterns of a batch: one pass of ours, one pass per pattern the peers' way."""
+    """All feature patterns of a batch: one pass of ours, one pass per pattern the peers' way.
+
+    Ours begins with bytes on the device and leaves the features there; the peers' begins with normalised floats there,
+    and hands each batch's features to the CPU at unit length.
+    """
     device, cuda = bench.device, bench.device.type == "cuda"
     trainer = bench.make_trainer("off", in_process=True)
     model, normalize = trainer.state.model.eval(), trainer.evaluate.transform
@@ -110,9 +118,10 @@ def measure_compile(bench: Bench, sizes: Sizes) -> Iterator[Row]:
 
 
 def peers_images(trainer: Trainer, batch: Batch) -> list[torch.Tensor]:
-    """A batch as the peers' loader hands it over: normalised floats of each modality on the CPU."""
-    images = trainer.evaluate.transform(batch.images, batch.present)
-    return [of_modality.contiguous() for of_modality in images.unbind(1)]
+    """A batch as the peers' loader hands it over: normalised floats of each modality on the CPU, pinned for a card."""
+    normalized = trainer.evaluate.transform(batch.images, batch.present)
+    images = [of_modality.contiguous() for of_modality in normalized.unbind(1)]
+    return [of_modality.pin_memory() for of_modality in images] if trainer.device.type == "cuda" else images
 
 
 def step_shares(trainer: Trainer, batch: Batch, repeats: int) -> dict[str, float]:
@@ -121,8 +130,9 @@ def step_shares(trainer: Trainer, batch: Batch, repeats: int) -> dict[str, float
     for _ in range(repeats):
         clock = StepClock(trainer.device)
         moved = batch.to(trainer.device)
-        images = trainer.augment(moved.images, moved.present, trainer.generator)
-        clock.mark("augmentation")
+        present = trainer.augment.drop_modalities(moved.present, trainer.generator)
+        images = trainer.augment(moved.images, present, trainer.generator)
+        clock.mark("copy and augmentation")
         with trainer.precision.autocast():
             tokens = state.model.encode(images, moved.camera)
             clock.mark("backbone")
