@@ -29,6 +29,7 @@ from utils import distributed
 from utils.errors import UserError, run_script
 from utils.logging import setup_logging
 from utils.memory import peak_memory_mib
+from utils.provenance import processor
 from utils.seeding import seed_all
 
 logger = logging.getLogger("train_net")
@@ -145,7 +146,7 @@ def _results(cfg: CfgNode, trainer: Trainer, rows: list[dict[str, Any]], complex
         "complexity": complexity.as_dict(),
         "samples_per_s": sum(speeds) / len(speeds) if speeds else None,  # none where no epoch was trained here
         "peak_memory_mib": peak_memory_mib(device),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,

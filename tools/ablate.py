@@ -2,7 +2,7 @@
 
     python tools/ablate.py --config_file F --grid KEY=V1,V2 [--grid ...] --seeds 1,2,3 --output DIR [KEY VALUE ...]
     python tools/ablate.py --config_file F --variants configs/variants.yml --seeds 1,2,3 --output DIR [KEY VALUE ...]
-    python tools/ablate.py --report-only --output DIR
+    python tools/ablate.py --report_only --output DIR
 
 A run lies in DIR/<variant>/seed<k>. The same command again continues a sweep: finished runs are skipped, broken ones
 go on from their checkpoint, failed ones are tried again. Ctrl-C lets the runs save and stops; the report is written
@@ -46,7 +46,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", default="1,2,3", help="seeds of every variant (%(default)s)")
     parser.add_argument("--jobs", type=int, help="runs at the same time (one per visible GPU, or 1 on the CPU)")
     parser.add_argument("--output", type=Path, required=True, help="folder of the sweep and its report")
-    parser.add_argument("--report-only", action="store_true", help="make the report of the runs there are")
+    parser.add_argument("--report_only", action="store_true", help="make the report of the runs there are")
     parser.add_argument("--submit", choices=("slurm", "local"), help="submit the runs as jobs through submitit")
     parser.add_argument(
         "--submit_set", action="append", default=[], metavar="NAME=VALUE", help="submitit, such as slurm_partition=gpu"

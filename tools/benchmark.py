@@ -34,6 +34,7 @@ from tools.bench.ranks import measure_metric, measure_reranking
 from tools.bench.steps import measure_compile, measure_inference, measure_training
 from tools.bench.timing import Row
 from utils.errors import UserError, run_script
+from utils.logging import setup_logging
 from utils.provenance import commit, processor
 
 MODEL_CONFIG = "RGBNT201/DeMo_SDTPS.yml"
@@ -56,6 +57,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Measure, print, write."""
     args = parse_args(argv)
+    setup_logging()
     chosen = tuple(filter(None, args.only.split(","))) or SUBJECTS
     if unknown := set(chosen) - set(SUBJECTS):
         raise UserError(f"--only names {', '.join(sorted(unknown))}. Allowed: {', '.join(SUBJECTS)}.")

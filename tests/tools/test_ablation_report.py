@@ -187,12 +187,12 @@ def test_a_report_of_nothing_and_without_scipy(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(stats, "scipy_stats", None)
     monkeypatch.setattr("tools.ablation.summary.scipy_stats", None)
     make(tmp_path)
-    assert main(["--report-only", "--output", str(tmp_path)]) == 1
+    assert main(["--report_only", "--output", str(tmp_path)]) == 1
     assert "no variant beside the reference has a finished run" in capsys.readouterr().out
     sweep = make(tmp_path)
     for i, run in enumerate(sweep.runs):
         write_run(run, SCORES[run.variant.name][run.seed], weight=float(i))
-    assert main(["--report-only", "--output", str(tmp_path)]) == 0
+    assert main(["--report_only", "--output", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "scipy is not installed" in printed and "+5.50 (no interval without scipy)" in printed
     assert "47.50 ± 2.50" in (tmp_path / "report.md").read_text()

@@ -167,7 +167,7 @@ def test_a_run_in_the_hands_of_another_process_is_waited_for(sweep):
         (["--config_file", FULL], "Give either --grid"),
         (["--config_file", FULL, "--grid", "A.B=1", "--variants", "x.yml"], "Give either --grid"),
         (["--config_file", FULL, "--grid", "MODEL.SDTPS_BETA=0.1", "--jobs", "0"], "--jobs is 0"),
-        (["--report-only"], "holds no sweep"),
+        (["--report_only"], "holds no sweep"),
     ],
 )
 def test_command_lines_that_make_no_sense(tmp_path, argv, message):

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from data.records import Sample
+from engine.reranking import rerank
 from modeling.backbone import ViTBackbone
 from tools.pictures.attention import patch_attention, recorded_attention, rollout
 from tools.pictures.curves import gather, short_names
@@ -101,6 +102,20 @@ def test_average_precision_of_a_random_ranking_follows_from_its_marks():
         assert float(ranks.ap[query]) == pytest.approx(precision[correct].mean())
     by_ap = ranks.ap[ranks.by_ap()]
     assert len(by_ap) == 15 and (by_ap.diff() >= 0).all()
+
+
+def test_re_ranked_lists_are_those_of_the_metric():
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(40, 5, generator=generator)
+    pids, views = (torch.randint(0, 4, (40,), generator=generator).numpy() for _ in range(2))
+    ranks = Ranking.of(features, pids, views, np.arange(15), np.arange(5, 40), reranked=True)
+    distance = rerank(features[:15], features[5:])
+    for query, matches in enumerate(map(ranks.matches, range(15))):
+        found = [match.distance for match in matches]
+        assert found == sorted(found) and found == [float(distance[query, match.index - 5]) for match in matches]
+        correct = np.array([match.correct for match in matches])
+        precision = correct.cumsum() / np.arange(1, len(correct) + 1)
+        assert float(ranks.ap[query]) == pytest.approx(precision[correct].mean())
 
 
 def test_a_query_without_a_match_is_no_failure():
@@ -218,7 +233,7 @@ def test_numbers_of_the_records_are_sorted_into_panels():
         {"epoch": 0, "eval": {"ori": {"mAP": 3.0, "R1": 1.0, "R5": 2.0}}, "selection": {"kept_on_object": 20.0}},
         {
             "epoch": 1, "losses": {"total": 5.0, "id/ori": 4.0, "triplet/ori": float("nan")}, "lr": {"rest": 0.1},
-            "sdtps": {"common": 40.0, "score_entropy": {"RGB": 4.5, "NI": 4.4}}, "samples_per_s": 9.0,
+            "sdtps": {"common": 40.0, "score_entropy": 0.9}, "samples_per_s": 9.0,
         },
     ]  # fmt: skip
     assert gather(records) == {
@@ -229,7 +244,7 @@ def test_numbers_of_the_records_are_sorted_into_panels():
         "learning rate": {"rest": [(1, 0.1)]},
         "selection (%)": {"kept on object": [(0, 20.0)]},
         "sdtps: common": {"": [(1, 40.0)]},
-        "sdtps: score entropy": {"RGB": [(1, 4.5)], "NI": [(1, 4.4)]},
+        "sdtps: score entropy": {"": [(1, 0.9)]},
     }
     assert list(gather(records))[:2] == ["total loss", "id loss"]
 

@@ -230,6 +230,11 @@ def plan_sweep(
         for other in variants:
             if not differences(other.config, variant.config):
                 raise UserError(f"The variants {other.name} and {name} are the same configuration. Remove one of them.")
+        if variants and variant.config["DATASETS.NAMES"] != variants[0].config["DATASETS.NAMES"]:
+            raise UserError(
+                f"The variant {name} is on {variant.config['DATASETS.NAMES']} and {variants[0].name} on "
+                f"{variants[0].config['DATASETS.NAMES']}: figures of two data sets cannot be compared. Make two sweeps."
+            )
         variants.append(variant)
     names = [variant.name for variant in variants]
     if reference is None:

@@ -21,7 +21,7 @@ MAX_SEEDS = 1000
 """A difference that takes more seeds than this is reported as such, not counted out."""
 NO_SCIPY = (
     "scipy is not installed, so there are no intervals, p-values or numbers of seeds; means and standard deviations "
-    "are complete. Install it (pip install scipy), then make the report again with --report-only."
+    "are complete. Install it (pip install scipy), then make the report again with --report_only."
 )
 
 

@@ -88,6 +88,6 @@ def submit_all(runs: Sequence[Run], *, cluster: str, folder: Path, settings: Seq
             time.sleep(POLL_SECONDS[cluster])
             progress.update(pending, f"{sum(job.done() for job in submitted)} of {len(submitted)} jobs ended")
     except KeyboardInterrupt:
-        logger.info("The jobs go on. --report-only shows how far they are; the same command waits for them again.")
+        logger.info("The jobs go on. --report_only shows how far they are; the same command waits for them again.")
     finally:
         progress.close()

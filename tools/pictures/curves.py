@@ -89,16 +89,7 @@ def _values(record: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
     for name, value in record.get("selection", {}).items():
         yield "selection (%)", name.replace("_", " "), value
     for name, value in record.get("sdtps", {}).items():
-        yield from _diagnostics(f"sdtps: {name.replace('_', ' ')}", value)
-
-
-def _diagnostics(panel: str, value: Any) -> Iterator[tuple[str, str, float]]:
-    """A number has a panel of its own, the numbers of a dict share one."""
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from ((panel, f"{name} {deeper}".strip(), number) for _, deeper, number in _diagnostics(panel, inner))
-    elif isinstance(value, (int, float)):
-        yield panel, "", value
+        yield f"sdtps: {name.replace('_', ' ')}", "", value
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.metrics import ignored_pairs, pairwise_distance, rank_distances
+from engine.reranking import rerank
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Match:
     rank: int
     """From 1, among what the protocol leaves in."""
     distance: float
-    """Euclidean."""
+    """Euclidean, or re-ranked."""
     correct: bool
 
 
@@ -33,7 +34,7 @@ class Ranking:
     """The distances of all queries, and what the protocol takes out."""
 
     distance: Tensor
-    """(Q, G) squared Euclidean."""
+    """(Q, G) squared Euclidean, or re-ranked."""
     positive: Tensor
     """(Q, G) bool, the same identity."""
     ignored: Tensor
@@ -42,32 +43,39 @@ class Ranking:
     """(Q,) average precision, nan for a query without a match."""
     gallery: np.ndarray
     """(G,) positions in the split's samples."""
+    reranked: bool = False
 
     @classmethod
     def of(
-        cls, features: Tensor, pids: np.ndarray, views: np.ndarray, query: np.ndarray, gallery: np.ndarray
+        cls,
+        features: Tensor,
+        pids: np.ndarray,
+        views: np.ndarray,
+        query: np.ndarray,
+        gallery: np.ndarray,
+        *,
+        reranked: bool = False,
     ) -> Ranking:
         """From features (N, D), identities and views (N,), and positions of queries (Q,) and gallery (G,) in them."""
         pid, view = torch.from_numpy(pids), torch.from_numpy(views)
         q, g = torch.from_numpy(query), torch.from_numpy(gallery)
-        distance = pairwise_distance(features[q], features[g])
+        distance = (rerank if reranked else pairwise_distance)(features[q], features[g])
         return cls(
             distance,
             pid[q, None] == pid[g],
             ignored_pairs(pid[q], view[q], pid[g], view[g]),
             rank_distances(distance, pid[q], view[q], pid[g], view[g]).ap,
             gallery,
+            reranked,
         )
 
     def matches(self, query: int) -> list[Match]:
         """The whole ranking of the `query`-th query, nearest first; equal distances go by gallery position."""
         kept = (~self.ignored[query]).nonzero().squeeze(1)
         order = kept[self.distance[query, kept].argsort(stable=True)]
-        distance, correct = self.distance[query, order].sqrt().tolist(), self.positive[query, order].tolist()
-        return [
-            Match(int(self.gallery[g]), rank, distance[rank - 1], correct[rank - 1])
-            for rank, g in enumerate(order.tolist(), start=1)
-        ]
+        distance = self.distance[query, order] if self.reranked else self.distance[query, order].sqrt()
+        of_order = zip(order.tolist(), distance.tolist(), self.positive[query, order].tolist(), strict=True)
+        return [Match(int(self.gallery[g]), rank, d, correct) for rank, (g, d, correct) in enumerate(of_order, start=1)]
 
     def by_ap(self) -> list[int]:
         """The queries that have a match, worst average precision first; equals by position."""

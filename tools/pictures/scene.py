@@ -54,7 +54,8 @@ class Scene:
     def ranking(self) -> Ranking:
         """The gallery as the headline feature ranks it."""
         split = self.split
-        return Ranking.of(self.features[self.model.feat], split.pids, split.views, split.query, split.gallery)
+        features, reranked = self.features[self.model.feat], self.evaluator.rerank
+        return Ranking.of(features, split.pids, split.views, split.query, split.gallery, reranked=reranked)
 
     @torch.inference_mode()
     def output(self, index: int) -> ReIDOutput:
