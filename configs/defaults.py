@@ -1,7 +1,8 @@
 """Every key, its default, meaning, unit and legal values. Key names are DeMo's wherever DeMo has the key.
 
 A comment above a key ends with its legal values in brackets where they are few. Rules that tie keys to each other
-stand in `validate.py`; spellings of the original that are also understood stand in `compat.py`.
+stand in `validate.py`, those on keys that would have no effect in `inert.py`; spellings of the original that are also
+understood stand in `compat.py`.
 """
 
 from yacs.config import CfgNode as CN
