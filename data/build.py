@@ -45,8 +45,8 @@ class BatchLoader(DataLoader):
                 raise
             raise UserError(
                 f"A process of the loader has died ({' '.join(str(error).split()) or 'end of file'}). Most often the "
-                "system has ended it for lack of memory: lower DATALOADER.NUM_WORKERS, then continue with "
-                "--resume auto."
+                "system has ended it for lack of memory: lower DATALOADER.NUM_WORKERS, then continue with --resume "
+                "auto."
             ) from error
 
 

@@ -53,9 +53,8 @@ def save_checkpoint(content: dict[str, Any], path: Path, *, keep_as: Path | None
         while cause.__context__ is not None and not isinstance(cause, OSError):
             cause = cause.__context__
         raise UserError(
-            f"Could not write the checkpoint {path}: {' '.join(str(cause).split())}. Free space or set "
-            "OUTPUT_DIR to another "
-            "disk, then continue with --resume auto; what was saved before is intact."
+            f"Could not write the checkpoint {path}: {' '.join(str(cause).split())}. Free space or set OUTPUT_DIR to "
+            "another disk, then continue with --resume auto; what was saved before is intact."
         ) from error
 
 

@@ -46,9 +46,8 @@ def resolve_device(name: str) -> torch.device:
         return _own_card(device)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"MODEL.DEVICE is {name!r}, but torch {torch.__version__} sees {torch.cuda.device_count()} CUDA "
-            "devices. Set it to "
-            "'auto' or 'cpu', or install a torch built for the card's driver."
+            f"MODEL.DEVICE is {name!r}, but torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices. "
+            "Set it to 'auto' or 'cpu', or install a torch built for the card's driver."
         )
     return device
 

@@ -64,8 +64,7 @@ class LossWatch:
             if not torch.isfinite(entry.values).all():
                 listed = ", ".join(f"{name} = {value:g}" for name, value in self.latest.items())
                 raise UserError(
-                    f"Non-finite loss at epoch {entry.epoch}, step {entry.step}: {listed}. The optimiser step "
-                    "was not taken and "
-                    "no checkpoint was written after it. Lower SOLVER.BASE_LR or SOLVER.BACKBONE_LR, set "
+                    f"Non-finite loss at epoch {entry.epoch}, step {entry.step}: {listed}. The optimiser step was not "
+                    "taken and no checkpoint was written after it. Lower SOLVER.BASE_LR or SOLVER.BACKBONE_LR, set "
                     "SOLVER.CLIP_GRAD_NORM, or SOLVER.AMP: off; --resume auto continues from the last good checkpoint."
                 )
