@@ -96,6 +96,17 @@ def test_a_finished_run_can_be_extended_and_resumed_between_epochs(tiny, tmp_pat
     assert records(parts) == records(whole) and equal(weights(parts), weights(whole))
 
 
+def test_a_finished_run_can_be_resumed_elsewhere(tiny, tmp_path, monkeypatch):
+    """With nothing left to train, its last checkpoint is scored."""
+    assert run(train_net, "--config_file", tiny, monkeypatch=monkeypatch) == 0
+    whole, other = tmp_path / "out", tmp_path / "other"
+    argv = ["--config_file", tiny, "--resume", whole / "last.pth", "OUTPUT_DIR", other]
+    assert run(train_net, *argv, monkeypatch=monkeypatch) == 0
+    results = json.loads((other / "results.json").read_text())
+    assert [row["eval"] for row in results["rows"]] == [records(whole)[3]["eval"]]
+    assert results["samples_per_s"] is None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 0), (signal.SIGTERM, 2)])
 def test_a_signal_to_the_process_group_saves_and_exits_cleanly(tiny, tmp_path, monkeypatch, number, workers):
