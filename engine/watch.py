@@ -43,7 +43,7 @@ class LossWatch:
             host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
             host.copy_(values.detach(), non_blocking=True)
             copied = torch.cuda.Event()
-            copied.record()
+            copied.record(torch.cuda.current_stream(values.device))
         self._pending.append(_Pending(epoch, step, names, host, copied))
         self._read(keep=1 if values.is_cuda else 0)
 
