@@ -143,7 +143,7 @@ def _results(cfg: CfgNode, trainer: Trainer, rows: list[dict[str, Any]], complex
         "seed": cfg.SOLVER.SEED,
         "rows": rows,
         "complexity": complexity.as_dict(),
-        "samples_per_s": sum(speeds) / len(speeds) if speeds else None,  # None: nothing was left to train
+        "samples_per_s": sum(speeds) / len(speeds) if speeds else None,  # none where no epoch was trained here
         "peak_memory_mib": peak_memory_mib(device),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         "versions": {

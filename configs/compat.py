@@ -100,8 +100,8 @@ def coerce(key: str, value: Any, default: Any) -> Any:
     parsed, got = literal(value), shown(value)
     if key in ONE_OR_MORE and isinstance(parsed, (list, tuple)):
         return [coerce(f"{key}[{i}]", item, default) for i, item in enumerate(parsed)]
-    if key == "TEST.MISS" and (is_off(parsed) or isinstance(parsed, str)):
-        return "nothing" if is_off(parsed) else parsed.lower()
+    if key == "TEST.MISS":  # 'None', 'RT'
+        parsed = "nothing" if is_off(parsed) else parsed.lower() if isinstance(parsed, str) else parsed
     if isinstance(default, bool):
         if isinstance(parsed, (bool, int)) and parsed in (0, 1):
             return bool(parsed)

@@ -187,7 +187,7 @@ _C.SOLVER.ACCUMULATE = 1
 # Mixed precision. 'auto': bf16 where the card has it, else fp16 with a scaler; off on the CPU.
 # ['auto' | 'bf16' | 'fp16' | 'off']
 _C.SOLVER.AMP = "auto"
-# torch.compile the model.
+# torch.compile the model; where it does not compile, a message says so and the model runs as it is.
 _C.SOLVER.COMPILE = False
 # Seed of everything that is drawn: weights, order, augmentation, Gumbel noise.
 _C.SOLVER.SEED = 1111

@@ -15,6 +15,7 @@ from data.build import build_augmentation, build_eval_loader, build_normalizatio
 from data.masks import patch_coverage
 from data.splits import EvalSplit, ReIDData
 from engine.checkpoint import BEST, load_model_state
+from engine.compiled import CompiledModel
 from engine.diagnostics import SDTPSDiagnostics
 from engine.evaluate import Evaluator
 from engine.parallel import GatheredLoss, parallel_forward
@@ -97,7 +98,7 @@ def build_trainer(
         eval_untrained=cfg.TEST.UNTRAINED,
         metadata={"config": cfg.dump(), "pids": data.train_pids, "num_cameras": data.num_cameras},
     )
-    forward, loss = torch.compile(model) if solver.COMPILE else model, build_loss(cfg)
+    forward, loss = CompiledModel(model) if solver.COMPILE else model, build_loss(cfg)
     if distributed.is_active():
         forward, loss = parallel_forward(forward), GatheredLoss(loss)
     diagnostics = None

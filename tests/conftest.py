@@ -8,7 +8,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep: on a 
 
 import pytest
 import torch
-from helpers_trees import write_rgbnt201
+from helpers_trees import write_rgbnt201, write_tiny
 
 torch.set_num_threads(2)
 
@@ -23,18 +23,3 @@ def rgbnt201(tmp_path_factory):
 def tiny(tmp_path, rgbnt201):
     """A YAML that trains a tiny SDTPS model in a second; OUTPUT_DIR is tmp_path/out."""
     return write_tiny(tmp_path, rgbnt201)
-
-
-def write_tiny(tmp_path, rgbnt201):
-    path = tmp_path / "tiny.yml"
-    path.write_text(
-        f"""
-MODEL: {{TRANSFORMER_TYPE: ViT-Test, USE_SDTPS: True, SDTPS_AGGR_RATIO: 0.75, SDTPS_USE_GUMBEL: True, DROP_PATH: 0.1}}
-INPUT: {{SIZE_TRAIN: [64, 32], SIZE_TEST: [64, 32]}}
-DATASETS: {{NAMES: RGBNT201, ROOT_DIR: {rgbnt201}}}
-DATALOADER: {{NUM_WORKERS: 0, NUM_INSTANCE: 2}}
-SOLVER: {{MAX_EPOCHS: 3, WARMUP_EPOCHS: 1, IMS_PER_BATCH: 4, BACKBONE_LR: 0.001, BASE_LR: 0.001}}
-OUTPUT_DIR: {tmp_path / "out"}
-"""
-    )
-    return path

@@ -102,3 +102,19 @@ def write_manifest(root: Path, *, train_ids=4, test_ids=3, images_per_id=4, size
     path = root / "manifest.csv"
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+def write_tiny(folder: Path, root: Path) -> Path:
+    """A YAML of a tiny experiment on the RGBNT201 in `root`; its OUTPUT_DIR is folder/out."""
+    path = folder / "tiny.yml"
+    path.write_text(
+        f"""
+MODEL: {{TRANSFORMER_TYPE: ViT-Test, USE_SDTPS: True, SDTPS_AGGR_RATIO: 0.75, SDTPS_USE_GUMBEL: True, DROP_PATH: 0.1}}
+INPUT: {{SIZE_TRAIN: [64, 32], SIZE_TEST: [64, 32]}}
+DATASETS: {{NAMES: RGBNT201, ROOT_DIR: {root}}}
+DATALOADER: {{NUM_WORKERS: 0, NUM_INSTANCE: 2}}
+SOLVER: {{MAX_EPOCHS: 3, WARMUP_EPOCHS: 1, IMS_PER_BATCH: 4, BACKBONE_LR: 0.001, BASE_LR: 0.001}}
+OUTPUT_DIR: {folder / "out"}
+"""
+    )
+    return path

@@ -10,8 +10,8 @@ import time
 
 import pytest
 import torch
-from conftest import write_tiny
 from helpers_processes import ROOT, start_together
+from helpers_trees import write_tiny
 
 import train_net
 from utils.errors import run_script
@@ -158,7 +158,7 @@ def test_two_processes_go_on_from_one(tiny, tmp_path, whole, monkeypatch):
         ("raise UserError('The card of rank 1 is broken.')", "error: The card of rank 1 is broken."),
         ("os.kill(os.getpid(), signal.SIGKILL)", "error: Another process of this run has died without a word"),
         (
-            "self.augment = lambda images, *_: torch.full(images.shape, torch.nan)",
+            "type(self.augment).__call__ = lambda _, images, *__: torch.full(images.shape, torch.nan)",
             "error: Non-finite loss at epoch 2, step 2",
         ),
     ],

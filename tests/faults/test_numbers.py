@@ -14,6 +14,7 @@ each step leaves its graph behind (50 MiB); the second run below shows that the 
 
 def inject(where: str, value: float) -> None:
     """In the child: put `value` into one number at the chosen step."""
+    from data.augment import TrainAugment
     from engine.train import Trainer
 
     step = Trainer.train_step
@@ -22,8 +23,8 @@ def inject(where: str, value: float) -> None:
         state = trainer.state
         if (state.epoch, state.step) == (EPOCH, STEP):
             if where == "image":
-                augment = trainer.augment
-                trainer.augment = lambda *args: _with(augment(*args), value)
+                augment = TrainAugment.__call__
+                TrainAugment.__call__ = lambda *args: _with(augment(*args), value)
             elif where == "weight":
                 state.model.backbone.vit.blocks[0].norm1.weight.data[3] = value
             elif where == "loss":
