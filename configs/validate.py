@@ -79,6 +79,9 @@ RANGES: dict[str, str] = {
     "TEST.IMS_PER_BATCH": "[1, inf)",
 }
 
+MIN_NOISE = 0.001
+"""The least SOLVER.LR_NOISE other than 0: noise beyond it is drawn again, a thousand times for this one."""
+
 
 def validate(cfg: CfgNode, defaults: dict[str, Any]) -> None:
     """Check a merged configuration against the rules of this file; `defaults` by dotted key.
@@ -137,6 +140,8 @@ def _check_together(cfg: CfgNode) -> None:
             f"SOLVER.WARMUP_EPOCHS is {cfg.SOLVER.WARMUP_EPOCHS} of SOLVER.MAX_EPOCHS {cfg.SOLVER.MAX_EPOCHS}. "
             "The warm-up must end before the training does: lower WARMUP_EPOCHS or raise MAX_EPOCHS."
         )
+    if 0 < cfg.SOLVER.LR_NOISE < MIN_NOISE:  # it is drawn until it is that small
+        raise UserError(f"SOLVER.LR_NOISE is {cfg.SOLVER.LR_NOISE}. Allowed: 0 (off), or {MIN_NOISE} to below 1.")
     if cfg.MODEL.ATM and not cfg.MODEL.HDM:
         raise UserError(
             "MODEL.ATM is True, but MODEL.HDM is False: the experts work on HDM's features. Set it True, too."

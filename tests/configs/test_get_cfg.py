@@ -130,6 +130,7 @@ FROZEN = ["MODEL.FROZEN", True]
         (["SOLVER.MOMENTUM", 0.5], "only SGD"),
         (["DATALOADER.NUM_INSTANCE", 7], "does not divide.*such as 70"),
         (["SOLVER.IMS_PER_BATCH", 8], "two identities"),
+        (["SOLVER.LR_NOISE", 1e-9], r"LR_NOISE is 1e-09.*0\.001 to below 1"),
         (["SOLVER.ACCUMULATE", 65], "more parts than the 64 images"),
         (["SOLVER.MAX_EPOCHS", 5], "WARMUP_EPOCHS is 10 of SOLVER.MAX_EPOCHS 5"),
         (["INPUT.SIZE_TEST", [128, 64]], "must be equal"),
