@@ -62,11 +62,12 @@ def main() -> int:
     folder = RunFolder(cfg.OUTPUT_DIR)
     checkpoint = load_resumable(args.resume, folder.path) if args.resume else None
     _check_same_start(checkpoint, folder)
-    if checkpoint is None and (aside := folder.set_aside()):
+    goes_on = checkpoint is not None and folder.holds(args.resume)
+    if not goes_on and (aside := folder.set_aside()):
         logger.info("%s held an earlier run, which is now in %s.", folder.path, aside)
     setup_logging(folder.path / LOG)
     folder.write_text(CONFIG, cfg.dump())
-    folder.keep_records(checkpoint["epoch"] if checkpoint else -1)
+    folder.keep_records(checkpoint["epoch"] if goes_on else -1)
 
     data = build_data(cfg)
     seed_all(cfg.SOLVER.SEED)

@@ -59,7 +59,6 @@ ONLY_OFF = {
 }
 """Switches of the original that are understood while off and refused when on."""
 
-
 NUM_SHOWN = 80
 """Characters of a value that a message shows."""
 MAX_TEXT = 4096

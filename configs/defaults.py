@@ -1,7 +1,8 @@
 """Every key, its default, meaning, unit and legal values. Key names are DeMo's wherever DeMo has the key.
 
 A comment above a key ends with its legal values in brackets where they are few. Rules that tie keys to each other
-stand in `validate.py`; spellings of the original that are also understood stand in `compat.py`.
+stand in `validate.py`, those on keys that would have no effect in `inert.py`; spellings of the original that are also
+understood stand in `compat.py`.
 """
 
 from yacs.config import CfgNode as CN
@@ -174,7 +175,7 @@ _C.SOLVER.WEIGHT_DECAY_BIAS = 1e-4
 _C.SOLVER.WARMUP_EPOCHS = 10
 _C.SOLVER.WARMUP_START = 0.1
 _C.SOLVER.MIN_LR_FACTOR = 0.001
-# Multiply the rate of each epoch by 1 + noise, |noise| up to this (the original: 0.67, unlogged). 0 = off. [0, 1)
+# Multiply the rate of each epoch by 1 + noise, |noise| up to this (the original: 0.67, unlogged). 0 = off. [0.001, 1)
 _C.SOLVER.LR_NOISE = 0.0
 # Largest norm of the whole gradient; 0 = no clipping.
 _C.SOLVER.CLIP_GRAD_NORM = 0.0

@@ -17,8 +17,6 @@ from utils.errors import UserError
 
 BASE_KEY = "_BASE_"
 """A YAML may name another one, relative to itself, whose keys it starts from."""
-
-
 MAX_VALUES = 10_000
 """Values that a YAML may hold; the framework has about a hundred keys."""
 
@@ -34,11 +32,10 @@ def get_cfg(config_file: str | Path | None = None, opts: Sequence[Any] = ()) -> 
     settings = _read_yaml(Path(config_file)) if config_file else {}
     if len(opts) % 2:
         raise UserError(f"Overrides come in pairs KEY VALUE; got {len(opts)} words: {shown(list(opts))}.")
-    settings.update(zip(map(str, opts[::2]), opts[1::2], strict=True))
+    settings.update(zip(map(_present_name, opts[::2]), opts[1::2], strict=True))
 
     known = leaves(cfg)
-    for key, value in settings.items():
-        name = RENAMED.get(key, key)
+    for name, value in settings.items():
         if name in known:
             _set(cfg, name, coerce(name, value, known[name]))
         elif name in ONLY_OFF:
@@ -65,6 +62,11 @@ def leaves(node: Mapping, prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def _present_name(key: Any) -> str:
+    """A key under the name it has here: what is set later under either name then wins."""
+    return RENAMED.get(str(key), str(key))
 
 
 def _set(cfg: CfgNode, key: str, value: Any) -> None:
@@ -120,7 +122,7 @@ def _read_yaml(path: Path, children: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold keys and values such as 'MODEL:', but holds {shown(content)}.")
     base = content.pop(BASE_KEY, None)
-    flat = {str(key): value for key, value in leaves(content).items()}
+    flat = {_present_name(key): value for key, value in leaves(content).items()}
     for key in flat:
         if any(name.startswith(f"{key}.") for name in leaves(_C)):
             raise UserError(f"{path}: {key} is a section and holds keys; got {shown(flat[key])}.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from data.splits import EvalSplit, ReIDData, hold_out, make_eval_split
 from data.store import ImageStore, open_store
 from data.synthetic import SyntheticSpec, ensure_synthetic
 from utils import distributed
+from utils.cpus import available_cpus
 from utils.errors import UserError
 
 SYNTHETIC, MANIFEST = "synthetic", "manifest"
@@ -45,8 +45,8 @@ class BatchLoader(DataLoader):
                 raise
             raise UserError(
                 f"A process of the loader has died ({' '.join(str(error).split()) or 'end of file'}). Most often the "
-                "system has ended it for lack of memory: lower DATALOADER.NUM_WORKERS, then continue with "
-                "--resume auto."
+                "system has ended it for lack of memory: lower DATALOADER.NUM_WORKERS, then continue with --resume "
+                "auto."
             ) from error
 
 
@@ -124,7 +124,7 @@ def _loader(
     dataset = StoreDataset(_open_store(cfg, samples), samples, labels)
     on_device = cfg.DATALOADER.CACHE == "device"
     # A worker process could not share the device's memory, and more workers than cores only slow each other.
-    cores = max(1, len(os.sched_getaffinity(0)) // distributed.local_world_size())
+    cores = max(1, available_cpus() // distributed.local_world_size())
     workers = 0 if on_device else min(cfg.DATALOADER.NUM_WORKERS, cores)
     if workers:
         atexit.register(_end_workers)

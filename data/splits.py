@@ -106,9 +106,9 @@ def hold_out(train: Sequence[Sample], num_ids: int, protocol: str) -> tuple[list
     eligible = sorted(pid for pid, seen in views.items() if len(seen) > 1)
     if num_ids > len(eligible) or num_ids >= len(views):
         raise UserError(
-            f"DATASETS.VAL_IDS is {num_ids}, but of the {len(views)} training identities {len(eligible)} are "
-            "seen by more than "
-            f"one {protocol} and can be validated on, and at least one must be left to train. Lower it, or set it to 0."
+            f"DATASETS.VAL_IDS is {num_ids}, but of the {len(views)} training identities {len(eligible)} are seen by "
+            f"more than one {protocol} and can be validated on, and at least one must be left to train. Lower it, or "
+            "set it to 0."
         )
     held = set(np.random.default_rng(VALIDATION_SEED).choice(eligible, num_ids, replace=False).tolist())
     validation = [sample for sample in train if sample.pid in held]

@@ -129,9 +129,8 @@ def resume(trainer: Trainer, content: dict[str, Any], source: str) -> None:
     for key, what in (("pids", "identities"), ("num_cameras", "cameras")):
         if content.get(key) != trainer.options.metadata[key]:
             raise UserError(
-                f"{source} was trained on other {what} than DATASETS.NAMES and DATASETS.ROOT_DIR give now. "
-                "Resume with the data "
-                "set it was started on, or train anew in another OUTPUT_DIR."
+                f"{source} was trained on other {what} than DATASETS.NAMES and DATASETS.ROOT_DIR give now. Resume with "
+                "the data set it was started on, or train anew in another OUTPUT_DIR."
             )
     trainer.state.load_state_dict(content, source)
     if trainer.state.best and not (trainer.folder.path / BEST).is_file():

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from modeling.pretrained import misfits
+from utils import distributed
 from utils.errors import UserError
 from utils.integrity import find_non_finite, verify_archive
 
@@ -53,9 +54,8 @@ def save_checkpoint(content: dict[str, Any], path: Path, *, keep_as: Path | None
         while cause.__context__ is not None and not isinstance(cause, OSError):
             cause = cause.__context__
         raise UserError(
-            f"Could not write the checkpoint {path}: {' '.join(str(cause).split())}. Free space or set "
-            "OUTPUT_DIR to another "
-            "disk, then continue with --resume auto; what was saved before is intact."
+            f"Could not write the checkpoint {path}: {' '.join(str(cause).split())}. Free space or set OUTPUT_DIR to "
+            "another disk, then continue with --resume auto; what was saved before is intact."
         ) from error
 
 
@@ -66,7 +66,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         UserError: no such file, or it is truncated or damaged, is no checkpoint, or holds more than plain data, or nan.
     """
     if not path.is_file():
-        raise UserError(f"There is no checkpoint {path}.")
+        raise UserError(f"There is no checkpoint {path}. Train first, or name one that exists.")
     try:
         verify_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -101,7 +101,7 @@ def load_resumable(source: str, output_dir: Path) -> dict[str, Any] | None:
             logger.info("warning: %s Trying the one before.", error)
         else:
             logger.info("Resuming from %s.", path)
-            if broken:
+            if broken and distributed.is_main():
                 os.replace(output_dir / LAST, output_dir / f"{LAST}{BROKEN_SUFFIX}")
             return content
     if broken:

@@ -36,6 +36,8 @@ def resolve_precision(mode: str, device: torch.device) -> Precision:
 def resolve_device(name: str) -> torch.device:
     """MODEL.DEVICE as a device: 'auto' is CUDA where there is a card. Each of several processes has a card of its own.
 
+    A card that is named becomes the current one, which streams, events and pinned memory belong to.
+
     Raises:
         UserError: a CUDA device was asked for and is not there, or one for several processes.
     """
@@ -46,10 +48,11 @@ def resolve_device(name: str) -> torch.device:
         return _own_card(device)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"MODEL.DEVICE is {name!r}, but torch {torch.__version__} sees {torch.cuda.device_count()} CUDA "
-            "devices. Set it to "
-            "'auto' or 'cpu', or install a torch built for the card's driver."
+            f"MODEL.DEVICE is {name!r}, but torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices. "
+            "Set it to 'auto' or 'cpu', or install a torch built for the card's driver."
         )
+    if device.index is not None:
+        torch.cuda.set_device(device)
     return device
 
 

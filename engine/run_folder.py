@@ -40,6 +40,10 @@ class RunFolder:
             ) from error
         self._writer = None
 
+    def holds(self, source: str) -> bool:
+        """Whether the checkpoint that --resume names ('auto' or a path) is of the run in this folder."""
+        return source == "auto" or Path(source).resolve().parent == self.path.resolve()
+
     def set_aside(self) -> Path | None:
         """Move the files of an earlier run into a sub-folder, so that a fresh one overwrites nothing."""
         if not distributed.is_main():

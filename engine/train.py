@@ -165,10 +165,10 @@ class Trainer:
                     record |= self.evaluate(state.model)
                     self._keep_best(record)
                 self._report(record)
-                if last or state.epoch % options.checkpoint_period == 0:
+                signum = stop.poll()
+                if last or signum is not None or state.epoch % options.checkpoint_period == 0:
                     self._save()
-                if (signum := stop.poll()) is not None and not last:
-                    self._save()
+                if signum is not None and not last:
                     raise Interrupted(signum)
 
     def _train_epoch(self, stop: StopRequest) -> dict[str, Any]:

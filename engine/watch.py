@@ -43,7 +43,7 @@ class LossWatch:
             host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
             host.copy_(values.detach(), non_blocking=True)
             copied = torch.cuda.Event()
-            copied.record()
+            copied.record(torch.cuda.current_stream(values.device))
         self._pending.append(_Pending(epoch, step, names, host, copied))
         self._read(keep=1 if values.is_cuda else 0)
 
@@ -64,8 +64,7 @@ class LossWatch:
             if not torch.isfinite(entry.values).all():
                 listed = ", ".join(f"{name} = {value:g}" for name, value in self.latest.items())
                 raise UserError(
-                    f"Non-finite loss at epoch {entry.epoch}, step {entry.step}: {listed}. The optimiser step "
-                    "was not taken and "
-                    "no checkpoint was written after it. Lower SOLVER.BASE_LR or SOLVER.BACKBONE_LR, set "
+                    f"Non-finite loss at epoch {entry.epoch}, step {entry.step}: {listed}. The optimiser step was not "
+                    "taken and no checkpoint was written after it. Lower SOLVER.BASE_LR or SOLVER.BACKBONE_LR, set "
                     "SOLVER.CLIP_GRAD_NORM, or SOLVER.AMP: off; --resume auto continues from the last good checkpoint."
                 )

@@ -188,10 +188,9 @@ class ViTBackbone(nn.Module):
         unknown = sorted({camera for camera in cameras if not 0 <= camera < len(self.sie_embed)})
         if unknown:
             raise UserError(
-                f"The data has camera {', '.join(str(camera + 1) for camera in unknown)} (counted from 1), "
-                "which the camera "
-                f"embedding never saw: it was trained on cameras 1 to {len(self.sie_embed)}. Train and evaluate with "
-                "MODEL.SIE_CAMERA: False, or leave the images of that camera out."
+                f"The data has camera {', '.join(str(camera + 1) for camera in unknown)} (counted from 1), which the "
+                f"camera embedding never saw: it was trained on cameras 1 to {len(self.sie_embed)}. Train and evaluate "
+                "with MODEL.SIE_CAMERA: False, or leave the images of that camera out."
             )
 
 

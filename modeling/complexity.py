@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 
+from data.records import MODALITIES
+
 ATTENTION_OPS = "scaled_dot_product"
 
 
@@ -36,11 +38,11 @@ class Complexity:
         )
 
 
-def count_complexity(model: nn.Module, *, size_hw: tuple[int, int], num_modalities: int = 3) -> Complexity:
+def count_complexity(model: nn.Module, *, size_hw: tuple[int, int]) -> Complexity:
     """Count with one triplet of `size_hw` (height, width) through `model`, which is on the CPU, in evaluation mode."""
     was_training = model.training
     model.eval()
-    images = torch.zeros(1, num_modalities, 3, *size_hw)
+    images = torch.zeros(1, len(MODALITIES), 3, *size_hw)
     camera = torch.zeros(1, dtype=torch.int64)
     with torch.inference_mode(), FlopCounterMode(display=False, custom_mapping=_cpu_attention()) as counter:
         model(images, camera)

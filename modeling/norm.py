@@ -13,8 +13,8 @@ class BatchNorm(nn.BatchNorm1d):
 
     One value has no variance, and torch refuses it; the last batch of somebody's data must not end a run.
 
-    In training each of several processes normalises everybody's rows and keeps its own. Those are a few
-    features per sample: sending them costs little more than sending statistics, and gives the numbers of one process.
+    In training each of several processes normalises everybody's rows and keeps its own. Those are a few features per
+    sample: sending them costs little more than sending statistics, and gives the numbers of one process.
     """
 
     def forward(self, x: Tensor) -> Tensor:

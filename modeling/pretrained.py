@@ -1,5 +1,4 @@
-"""Pretrained weights into the backbone: OpenAI's archive, plain state dicts, safetensors; all or nothing, and "
-"reported."""
+"""Pretrained weights into the backbone: OpenAI's archive, plain state dicts, safetensors; all or nothing, reported."""
 
 from __future__ import annotations
 
@@ -18,9 +17,8 @@ from utils.errors import UserError
 from utils.integrity import find_non_finite, verify_archive
 
 WHERE = (
-    "OpenAI's ViT-B-16.pt is linked in the openai/CLIP repository (clip/clip.py); timm and open_clip weights "
-    "are on the "
-    "Hugging Face hub. MODEL.PRETRAIN_PATH_T: '' trains from random weights"
+    "OpenAI's ViT-B-16.pt is linked in the openai/CLIP repository (clip/clip.py); timm and open_clip weights are on "
+    "the Hugging Face hub. MODEL.PRETRAIN_PATH_T: '' trains from random weights"
 )
 
 # OpenAI's and open_clip's names of an image tower -> this backbone's, in order; the first that matches renames.
@@ -165,10 +163,9 @@ def _fetch_timm(backbone: ViTBackbone) -> dict[str, Tensor]:
         return _create_pretrained(backbone.timm_name, pretrained=True).state_dict()
     except Exception as error:  # the hub raises a dozen kinds, most of them for 'no network'
         raise UserError(
-            f"timm's weights of {backbone.timm_name} cannot be fetched: {' '.join(str(error).split())[:200]} "
-            "Fetch them where "
-            "there is a network (timm.create_model(name, pretrained=True)), or set MODEL.PRETRAIN_PATH_T to a file. "
-            f"{WHERE}."
+            f"timm's weights of {backbone.timm_name} cannot be fetched: {' '.join(str(error).split())[:200]}. Fetch "
+            "them where there is a network (timm.create_model(name, pretrained=True)), or set MODEL.PRETRAIN_PATH_T "
+            f"to a file. {WHERE}."
         ) from error
 
 

@@ -28,10 +28,24 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     )
     # Fused on the CPU too: one kernel per group, and it honours `found_inf`, with which a step can be called off.
     if solver.OPTIMIZER_NAME == "SGD":
-        return torch.optim.SGD(groups, lr=solver.BASE_LR, momentum=solver.MOMENTUM, fused=True)
+        optimizer = torch.optim.SGD(groups, lr=solver.BASE_LR, momentum=solver.MOMENTUM, fused=True)
+        if solver.MOMENTUM:
+            _start_at_rest(optimizer)
+        return optimizer
     return {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}[solver.OPTIMIZER_NAME](
         groups, lr=solver.BASE_LR, fused=True
     )
+
+
+def _start_at_rest(optimizer: torch.optim.SGD) -> None:
+    """Set all momenta to 0, from which a first step makes what it makes of none.
+
+    Fused SGD would make them of uninitialised memory and leave them so if its first step is called off, which with a
+    gradient scaler is the rule.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _layers(model: nn.Module) -> dict[str, Any]:

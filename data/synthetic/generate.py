@@ -27,6 +27,7 @@ from tqdm import tqdm
 from data.synthetic.identity import CHANNELS
 from data.synthetic.scene import SPLITS, Triplet, cameras_of, make_triplet
 from data.synthetic.spec import SyntheticSpec
+from utils.cpus import available_cpus
 from utils.errors import UserError
 
 SPLIT_FOLDERS = {"train": "train_171", "test": "test"}
@@ -63,7 +64,7 @@ def ensure_synthetic(root: Path, spec: SyntheticSpec, *, workers: int | None = N
         building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=root))
         try:
             building.chmod(0o777 & ~_umask())  # mkdtemp makes it private
-            _generate(building, spec, _worker_count(workers))
+            _generate(building, spec, available_cpus() if workers is None else workers)
             _publish(building, folder, spec)
         finally:
             shutil.rmtree(building, ignore_errors=True)
@@ -189,12 +190,6 @@ def _explained(root: Path, spec: SyntheticSpec) -> Iterator[None]:
             "A process that was generating the synthetic set died, most likely for lack of memory. Set "
             "DATALOADER.NUM_WORKERS lower; 0 generates in the main process."
         ) from error
-
-
-def _worker_count(workers: int | None) -> int:
-    if workers is not None:
-        return workers
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _umask() -> int:

@@ -130,6 +130,7 @@ FROZEN = ["MODEL.FROZEN", True]
         (["SOLVER.MOMENTUM", 0.5], "only SGD"),
         (["DATALOADER.NUM_INSTANCE", 7], "does not divide.*such as 70"),
         (["SOLVER.IMS_PER_BATCH", 8], "two identities"),
+        (["SOLVER.LR_NOISE", 1e-9], r"LR_NOISE is 1e-09.*0\.001 to below 1"),
         (["SOLVER.ACCUMULATE", 65], "more parts than the 64 images"),
         (["SOLVER.MAX_EPOCHS", 5], "WARMUP_EPOCHS is 10 of SOLVER.MAX_EPOCHS 5"),
         (["INPUT.SIZE_TEST", [128, 64]], "must be equal"),
@@ -163,6 +164,22 @@ def test_a_key_that_acts_by_another_way_is_taken(opts):
 def test_a_rate_that_is_never_reached_is_warned_of():
     with pytest.warns(UserWarning, match=r"MIN_LR_FACTOR is 0\.1.*no epoch is left"):
         get_cfg(None, ["SOLVER.MIN_LR_FACTOR", 0.1, "SOLVER.MAX_EPOCHS", 11])
+
+
+def test_keys_of_a_longer_yaml_are_warned_of_in_a_short_trial():
+    trial = ["SOLVER.WARMUP_START", 0.01, "SOLVER.WARMUP_EPOCHS", 0, "SOLVER.MAX_EPOCHS", 1]
+    with pytest.warns(UserWarning, match=r"WARMUP_START is 0\.01.*or leave SOLVER\.WARMUP_START at its default, 0\.1"):
+        get_cfg(None, trial)
+    with pytest.warns(UserWarning, match="CACHE_DIR is 'fast'.*CACHE is 'off'"):
+        get_cfg(None, ["DATALOADER.CACHE_DIR", "fast", "DATALOADER.CACHE", "off"])
+
+
+def test_the_last_setting_wins_under_either_of_its_names(tmp_path):
+    """The base writes our name, the file the original's, the command line ours again."""
+    (tmp_path / "base.yml").write_text("SOLVER: {WARMUP_EPOCHS: 7}")
+    (tmp_path / "own.yml").write_text("_BASE_: base.yml\nSOLVER: {WARMUP_ITERS: 5}")
+    assert get_cfg(tmp_path / "own.yml").SOLVER.WARMUP_EPOCHS == 5
+    assert get_cfg(tmp_path / "own.yml", ["SOLVER.WARMUP_EPOCHS", 3]).SOLVER.WARMUP_EPOCHS == 3
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,28 @@ def test_a_called_off_step_changes_nothing(name):
         assert all(unchanged) if called_off else not any(unchanged)
 
 
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD"])
+def test_a_called_off_first_step_leaves_no_trace(name):
+    """With fp16 the first steps are called off until the scale fits; fused SGD would keep uninitialised momenta."""
+    stepped = []
+    torch.use_deterministic_algorithms(True)  # uninitialised memory is then nan
+    try:
+        for steps in ((1.0, 0.0), (0.0,)):
+            torch.manual_seed(0)
+            model = Model()
+            optimizer = build_optimizer(get_cfg(None, ["SOLVER.OPTIMIZER_NAME", name]), model)
+            for called_off in steps:
+                for parameter in model.parameters():
+                    parameter.grad = torch.ones_like(parameter)
+                optimizer.found_inf = torch.tensor(called_off)
+                optimizer.step()
+            momenta = [state["momentum_buffer"] for state in optimizer.state.values() if name == "SGD"]
+            stepped.append([*model.state_dict().values(), *momenta])
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(a, b) for a, b in zip(*stepped, strict=True))
+
+
 def test_built_schedule_follows_the_keys():
     cfg = get_cfg(None, ["SOLVER.MAX_EPOCHS", 3, "SOLVER.WARMUP_EPOCHS", 1, "SOLVER.LR_NOISE", 0.5])
     optimizer = build_optimizer(cfg, Model())
