@@ -156,7 +156,7 @@ _C.SOLVER.MAX_EPOCHS = 50
 _C.SOLVER.SCHEDULE = "cosine"
 # Learning rate of everything but the backbone.
 _C.SOLVER.BASE_LR = 3.5e-4
-# Learning rate of the backbone, biases included.
+# Learning rate of the backbone, biases included; its camera embedding is new and has BASE_LR.
 _C.SOLVER.BACKBONE_LR = 5e-6
 # Factor on the rate from each layer of the backbone to the one before it. (0, 1]; 1 = one rate for all
 _C.SOLVER.LAYER_DECAY = 1.0

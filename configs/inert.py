@@ -18,7 +18,7 @@ class Inert:
     because: str
     remedy: str
     warn: bool = False
-    """Only warn: the original's own YAMLs carry the key where it does nothing, or a short trial meets a longer YAML."""
+    """Only warn: the original's own YAMLs carry the key where it does nothing, or a variant meets a longer YAML."""
 
     def names(self, key: str) -> bool:
         """Whether the rule is about `key`."""
@@ -161,17 +161,14 @@ INERT: tuple[Inert, ...] = (
         "MODEL.FROZEN is True and the whole backbone is left as it is",
         "set MODEL.FROZEN: False",
     ),
-    Inert(
-        "SOLVER.BACKBONE_LR",
-        lambda c: c.MODEL.FROZEN and not c.MODEL.SIE_CAMERA,
-        "MODEL.FROZEN is True and nothing of the backbone learns",
-        "set MODEL.FROZEN: False",
-    ),
-    Inert(
-        "SOLVER.LAYER_DECAY",
-        lambda c: c.MODEL.FROZEN,
-        "MODEL.FROZEN is True, and only the camera embedding, if any, learns, at the full BACKBONE_LR",
-        "set MODEL.FROZEN: False",
+    *(
+        Inert(
+            key,
+            lambda c: c.MODEL.FROZEN,
+            "MODEL.FROZEN is True, and only the camera embedding, if any, learns, at BASE_LR",
+            "set MODEL.FROZEN: False",
+        )
+        for key in ("SOLVER.BACKBONE_LR", "SOLVER.LAYER_DECAY")
     ),
     *(
         Inert(
@@ -179,6 +176,7 @@ INERT: tuple[Inert, ...] = (
             lambda c: not (c.MODEL.USE_SDTPS or c.MODEL.HDM or c.MODEL.GLOBAL_LOCAL),
             "neck and classifier learn no bias, so that there is none outside the backbone",
             "set MODEL.USE_SDTPS, MODEL.HDM or MODEL.GLOBAL_LOCAL: True",
+            warn=True,
         )
         for key in ("SOLVER.BIAS_LR_FACTOR", "SOLVER.WEIGHT_DECAY_BIAS")
     ),

@@ -14,7 +14,7 @@ from yacs.config import CfgNode
 from data.build import build_augmentation, build_eval_loader, build_normalization, build_train_loader
 from data.masks import patch_coverage
 from data.splits import EvalSplit, ReIDData
-from engine.checkpoint import BEST, load_model_state
+from engine.checkpoint import BEST, load_checkpoint, load_model_state
 from engine.compiled import CompiledModel
 from engine.diagnostics import SDTPSDiagnostics
 from engine.evaluate import Evaluator
@@ -133,8 +133,17 @@ def resume(trainer: Trainer, content: dict[str, Any], source: str) -> None:
                 "the data set it was started on, or train anew in another OUTPUT_DIR."
             )
     trainer.state.load_state_dict(content, source)
-    if trainer.state.best and not (trainer.folder.path / BEST).is_file():
-        logger.info("warning: there is no %s in %s; it is chosen anew from here on.", BEST, trainer.folder.path)
+    if trainer.state.best and _epoch_of(trainer.folder.path / BEST) != trainer.state.best["epoch"]:
+        # Gone, broken, or written after the checkpoint.
+        logger.info("warning: %s in %s is not of this checkpoint; it is chosen anew.", BEST, trainer.folder.path)
         trainer.state.best = {}
     if trainer.diagnostics is not None and "diagnostics" in content:
         trainer.diagnostics.load_state_dict(content["diagnostics"])
+
+
+def _epoch_of(path: Path) -> int | None:
+    """The epoch of the checkpoint at `path`; None where there is none that can be read."""
+    try:
+        return load_checkpoint(path).get("epoch")
+    except UserError:
+        return None

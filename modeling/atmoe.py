@@ -63,11 +63,12 @@ class Experts(nn.Module):
         self.activation = QuickGELU()
         self.norm = BatchNorm(num_heads * num_features * width)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Features (B, F, C) to what the experts make of them (B, H, F, D)."""
+    def forward(self, features: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Features (B, F, C) to what the experts make of them (B, H, F, D), 0 where a feature is not `valid` (B, F)."""
         chunks = features.unflatten(-1, (self.weight.shape[0], -1))  # (B, F, H, D)
         hidden = self.activation(torch.einsum("bfhi,hfoi->bhfo", chunks, self.weight) + self.bias)
-        return self.norm(hidden.flatten(1)).view_as(hidden)
+        counted = None if valid is None else valid[:, None, :, None].expand_as(hidden).flatten(1)
+        return self.norm(hidden.flatten(1), counted).view_as(hidden)
 
 
 class ATMoE(nn.Module):
@@ -100,4 +101,4 @@ class ATMoE(nn.Module):
 
         Those that are not `valid` (B, F) bool, at least one of a sample, get no gate and come out as 0.
         """
-        return (self.gate(features, valid).unsqueeze(-1) * self.experts(features)).flatten(1)
+        return (self.gate(features, valid).unsqueeze(-1) * self.experts(features, valid)).flatten(1)

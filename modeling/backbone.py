@@ -165,10 +165,10 @@ class ViTBackbone(nn.Module):
         return prefix, torch.cat([global_, patches], dim=2)
 
     def layer_of(self, name: str) -> int:
-        """The layer of the parameter `name`: 0 the embeddings, 1 to D the blocks, D + 1 what comes after or is new."""
+        """The layer of the parameter `name`: 0 the embeddings, 1 to D the blocks, D + 1 what comes after."""
         if name.startswith("vit.blocks."):
             return int(name.split(".")[2]) + 1
-        after = name.startswith(("vit.norm.", "vit.fc_norm.", "proj.", "sie_embed"))
+        after = name.startswith(("vit.norm.", "vit.fc_norm.", "proj."))
         return self.num_blocks + 1 if after else 0
 
     def freeze(self, num_layers: int) -> None:

@@ -18,7 +18,11 @@ class BNNeckHead(nn.Module):
         self.classifier = nn.Linear(feature_dim, num_classes, bias=False)
         nn.init.normal_(self.classifier.weight, std=0.001)
 
-    def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
-        """Feature (B, D) to the normalised feature (B, D) and the logits (B, K)."""
-        necked = self.neck(feature)
+    def forward(self, feature: Tensor, there: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Feature (B, D) to the normalised feature (B, D) and the logits (B, K).
+
+        Of P equal parts of the feature, those that are not `there` (B, P) bool stay 0 and move no statistic.
+        """
+        counted = None if there is None else there.repeat_interleave(self.feature_dim // there.shape[1], dim=1)
+        necked = self.neck(feature, counted)
         return necked, self.classifier(necked)

@@ -151,13 +151,12 @@ class ReIDModel(nn.Module):
         if selected is not None:
             features["sdtps"] = zero_absent(selected.mean(dim=2), present).flatten(1)
 
+        there = {} if present is None else self._parts_there(present)
         necked, logits = {}, {}
         for name, head in self.heads.items():
-            necked[name], logits[name] = head(features[name])
-        counted = {}
-        if present is not None and not self.direct:
-            counted = {f"ori_{name}": present[:, m] for m, name in enumerate(MODALITIES)}
-        patterns = self._patterns(self._after_neck(necked, present) if self.after_neck else features)
+            necked[name], logits[name] = head(features[name], there.get(name))
+        counted = {name: parts[:, 0] for name, parts in there.items() if parts.shape[1] == 1}
+        patterns = self._patterns(necked if self.after_neck else features)
         return ReIDOutput(patterns[self.feat], features, logits, counted, patterns, selection)
 
     def _ori(self, globals_: Tensor) -> dict[str, Tensor]:
@@ -173,23 +172,13 @@ class ReIDModel(nn.Module):
             return features.flatten(1)
         return self.atmoe(features, None if present is None else present_subsets(present))
 
-    def _after_neck(self, necked: dict[str, Tensor], present: Tensor | None) -> dict[str, Tensor]:
-        """The normalised features by head; the neck moves the zeros of an absent modality, so they are set anew."""
-        if present is None:
-            return necked
-        parts = {f"ori_{name}": present[:, m : m + 1] for m, name in enumerate(MODALITIES)}
-        parts |= {"ori": present, "sdtps": present}
-        if self.hdm is not None:
-            parts["moe"] = self._moe_parts(present)
-        return {
-            name: zero_absent(feature.unflatten(1, (parts[name].shape[1], -1)), parts[name]).flatten(1)
-            for name, feature in necked.items()
-        }
-
-    def _moe_parts(self, present: Tensor) -> Tensor:
-        """Which equal parts of the moe feature are there: a part per subset, or with ATMoE per head and subset."""
+    def _parts_there(self, present: Tensor) -> dict[str, Tensor]:
+        """Of each head's feature, which equal parts (B, P) bool are of modalities that are present."""
+        there = {f"ori_{name}": present[:, m : m + 1] for m, name in enumerate(MODALITIES)}
+        there |= {"ori": present, "sdtps": present}
         subsets = present_subsets(present)
-        return subsets if self.atmoe is None else subsets.repeat(1, self.atmoe.gate.num_heads)
+        there["moe"] = subsets if self.atmoe is None else subsets.repeat(1, self.atmoe.gate.num_heads)
+        return {name: there[name] for name in self.heads}
 
     def _patterns(self, by_head: dict[str, Tensor]) -> dict[str, Tensor]:
         """What can be retrieved with: each branch, and all of them concatenated where there are several."""

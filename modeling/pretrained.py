@@ -100,9 +100,11 @@ def load_pretrained(backbone: ViTBackbone, source: str) -> LoadReport:
     wrong = []
     for key in sorted(renamed.keys() & own.keys()):
         value = renamed[key]
-        if key == "vit.pos_embed" and value.shape[-1] == own[key].shape[-1] and value.shape != own[key].shape:
-            value = resize_position_embedding(value, backbone.grid, own[key].shape[1] - backbone.num_patches)
-            report.resized.append(key)
+        if key == "vit.pos_embed" and value.shape[-1] == own[key].shape[-1]:
+            resized = resize_position_embedding(value, backbone.grid, own[key].shape[1] - backbone.num_patches)
+            if resized is not value:
+                value = resized
+                report.resized.append(key)
         if value.shape != own[key].shape:
             wrong.append(f"{key} is {tuple(value.shape)} there and {tuple(own[key].shape)} here")
         renamed[key] = value
@@ -208,8 +210,8 @@ def resize_position_embedding(embedding: Tensor, grid: tuple[int, int], num_pref
     """Resize (1, prefix + n*n, W) from its square grid to `grid`, bilinearly; prefix tokens are kept."""
     prefix, patches = embedding[:, :num_prefix_tokens], embedding[:, num_prefix_tokens:]
     side = int(patches.shape[1] ** 0.5)
-    if side * side != patches.shape[1]:
-        return embedding  # no square grid: the caller finds the shapes unequal
+    if side * side != patches.shape[1] or (side, side) == tuple(grid):
+        return embedding  # no square grid, or the very one: the caller finds whether the shapes are equal
     image = patches.unflatten(1, (side, side)).permute(0, 3, 1, 2)  # (1, W, n, n)
     image = F.interpolate(image.float(), size=grid, mode="bilinear", align_corners=False)
     return torch.cat([prefix, image.flatten(2).transpose(1, 2)], dim=1)

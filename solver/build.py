@@ -67,6 +67,8 @@ def build_schedule(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> EpochSched
 
     if solver.SCHEDULE == "original":
         lowest = {"warmup_lr": solver.WARMUP_START * solver.BASE_LR, "min_lr": solver.MIN_LR_FACTOR * solver.BASE_LR}
-        return EpochSchedule(optimizer, noise, rate=partial(original_lr, **length, **lowest))
+        rate = partial(original_lr, **length, **lowest)
+        # The original counts its epochs from 1.
+        return EpochSchedule(optimizer, lambda epoch: noise(epoch + 1), rate=lambda epoch, lr: rate(epoch + 1, lr))
     factor = partial(lr_factor, **length, warmup_start=solver.WARMUP_START, min_factor=solver.MIN_LR_FACTOR)
     return EpochSchedule(optimizer, lambda epoch: factor(epoch) * noise(epoch))

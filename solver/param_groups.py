@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+SIE = "backbone.sie_embed"
+
 
 def build_param_groups(
     named_parameters: Iterable[tuple[str, nn.Parameter]],
@@ -23,7 +25,8 @@ def build_param_groups(
 ) -> list[dict[str, Any]]:
     """Optimizer groups, each with 'name', 'params', 'base_lr', 'lr' and 'weight_decay'.
 
-    The backbone has its own rate, biases included; outside it biases have `bias_lr_factor` x `base_lr` and their own
+    The backbone has its own rate, biases included, but for its camera embedding, which no pretrained weights hold and
+    which learns as what is new; outside it biases have `bias_lr_factor` x `base_lr` and their own
     decay, and `large_fc_lr` doubles the rate of the classifiers. Frozen parameters are in no group, and no group is
     empty.
 
@@ -57,7 +60,7 @@ def build_param_groups(
 
     def group_of(name: str) -> str:
         """The first rule that holds takes the parameter."""
-        if name.startswith("backbone."):
+        if name.startswith("backbone.") and name != SIE:
             return "backbone" if layer_decay == 1.0 else f"backbone_{layer_of(name)}"
         if name.endswith("bias"):
             return "bias"

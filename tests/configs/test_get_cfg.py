@@ -118,11 +118,9 @@ FROZEN = ["MODEL.FROZEN", True]
         ([*SAMPLED_WITHOUT_GRADIENT, "MODEL.SDTPS_MASK_AGGREGATION", False], "no gradient of the score"),
         ([*FROZEN, *ATTACHED], "nothing in front of them is trained"),
         (["MODEL.FREEZE_BLOCKS", 4, "MODEL.SDTPS_BLOCK", 4, *ATTACHED], "nothing in front of them is trained"),
-        ([*FROZEN, "MODEL.SIE_CAMERA", True, "SOLVER.LAYER_DECAY", 0.7], "LAYER_DECAY is 0.7.*at the full BACKBONE_LR"),
-        ([*FROZEN, "SOLVER.BACKBONE_LR", 0.1], "nothing of the backbone learns"),
+        ([*FROZEN, "MODEL.SIE_CAMERA", True, "SOLVER.LAYER_DECAY", 0.7], "LAYER_DECAY is 0.7.*learns, at BASE_LR"),
+        ([*FROZEN, "SOLVER.BACKBONE_LR", 0.1], "BACKBONE_LR is 0.1.*FROZEN is True"),
         ([*FROZEN, "MODEL.ID_LOSS_WEIGHT", 0], "nothing would be trained"),
-        (["SOLVER.BIAS_LR_FACTOR", 1], "BIAS_LR_FACTOR is 1.0.*learn no bias"),
-        (["SOLVER.WEIGHT_DECAY_BIAS", 0], "WEIGHT_DECAY_BIAS is 0.0.*learn no bias"),
         (["INPUT.PROB", 0, "INPUT.PADDING", 0, "INPUT.RE_PROB", 0, "INPUT.SYNC_AUG", False], "no random flip"),
         (["DATASETS.NAMES", "RGBNT201", "SYNTHETIC.SEED", 3], "not 'synthetic'"),
         (["DATALOADER.SAMPLER", "softmax", "SOLVER.MARGIN", 0.5], "no triplet loss"),
@@ -159,6 +157,12 @@ def test_bad_input_is_refused_with_key_value_and_remedy(opts, message):
 )
 def test_a_key_that_acts_by_another_way_is_taken(opts):
     get_cfg(None, opts)
+
+
+@pytest.mark.parametrize("key", ["SOLVER.BIAS_LR_FACTOR", "SOLVER.WEIGHT_DECAY_BIAS"])
+def test_a_rate_of_biases_is_warned_of_where_there_are_none(key):
+    with pytest.warns(UserWarning, match=f"{key} is 0.5.*learn no bias"):
+        get_cfg(None, [key, 0.5])
 
 
 def test_a_rate_that_is_never_reached_is_warned_of():

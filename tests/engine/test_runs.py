@@ -77,26 +77,26 @@ def test_a_finished_run_can_be_extended_and_resumed_between_epochs(tiny, tmp_pat
     assert records(parts) == records(whole) and equal(weights(parts), weights(whole))
 
 
-def test_a_finished_run_can_be_resumed_elsewhere(tiny, tmp_path, monkeypatch):
+def test_a_finished_run_can_be_resumed_elsewhere(tiny, tmp_path):
     """With nothing left to train, its last checkpoint is scored."""
-    assert run(train_net, "--config_file", tiny, monkeypatch=monkeypatch) == 0
+    assert run(train_net, "--config_file", tiny) == 0
     whole, other = tmp_path / "out", tmp_path / "other"
     argv = ["--config_file", tiny, "--resume", whole / "last.pth", "OUTPUT_DIR", other]
-    assert run(train_net, *argv, monkeypatch=monkeypatch) == 0
+    assert run(train_net, *argv) == 0
     results = json.loads((other / "results.json").read_text())
     assert [row["eval"] for row in results["rows"]] == [records(whole)[3]["eval"]]
     assert results["samples_per_s"] is None
 
 
-def test_a_run_resumed_elsewhere_sets_aside_the_one_that_is_there(tiny, tmp_path, monkeypatch):
+def test_a_run_resumed_elsewhere_sets_aside_the_one_that_is_there(tiny, tmp_path):
     """Else its table would show the figures of that one for the epochs before."""
     first, second = tmp_path / "first", tmp_path / "second"
     for seed, folder in ((1, first), (2, second)):
         options = ["SOLVER.SEED", seed, "OUTPUT_DIR", folder]
-        assert run(train_net, "--config_file", tiny, *options, monkeypatch=monkeypatch) == 0
+        assert run(train_net, "--config_file", tiny, *options) == 0
     there, kept = records(second), weights(second)
     longer = ["--resume", first / "last.pth", "SOLVER.SEED", 1, "SOLVER.MAX_EPOCHS", 4, "OUTPUT_DIR", second]
-    assert run(train_net, "--config_file", tiny, *longer, monkeypatch=monkeypatch) == 0
+    assert run(train_net, "--config_file", tiny, *longer) == 0
     assert [record["epoch"] for record in records(second)] == [4]
     assert records(second / "earlier-1") == there and equal(weights(second / "earlier-1"), kept)
 

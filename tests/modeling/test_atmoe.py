@@ -107,7 +107,8 @@ def test_features_that_are_not_valid_get_no_gate_and_come_out_as_zero():
 
 def test_all_valid_is_as_without_a_mask():
     moe, features = make()
-    torch.testing.assert_close(moe(features, torch.ones(B, F, dtype=torch.bool)), moe(features), rtol=0, atol=0)
+    # Up to rounding: the statistics of what counts are summed in another order.
+    torch.testing.assert_close(moe(features, torch.ones(B, F, dtype=torch.bool)), moe(features))
 
 
 @pytest.mark.parametrize("training", [True, False])

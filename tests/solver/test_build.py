@@ -71,10 +71,12 @@ def test_original_schedule_warms_every_group_up_from_one_rate():
     cfg = get_cfg(None, keys)
     optimizer = build_optimizer(cfg, Model())
     schedule = build_schedule(cfg, optimizer)
-    schedule.set_epoch(0)
-    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([3.5e-5] * len(optimizer.param_groups))
-    schedule.set_epoch(5)  # half of the way from 3.5e-5 to the tower's 5e-6
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(2e-5)
+    # Its epochs count from 1: the first is a tenth of the way from 3.5e-5 to the group's own rate, the fifth half.
+    for epoch, share in ((0, 0.1), (4, 0.5)):
+        schedule.set_epoch(epoch)
+        expected = [3.5e-5 + share * (group["base_lr"] - 3.5e-5) for group in optimizer.param_groups]
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(expected)
+    assert optimizer.param_groups[0]["base_lr"] == 5e-6
 
 
 TINY = ["MODEL.TRANSFORMER_TYPE", "ViT-Test", "INPUT.SIZE_TRAIN", [64, 32], "INPUT.SIZE_TEST", [64, 32]]
@@ -87,11 +89,12 @@ def test_layer_decay_gives_each_layer_of_the_backbone_its_rate():
     found = {}
     for group in build_optimizer(cfg, model).param_groups:
         found |= {names[id(parameter)]: group["lr"] for parameter in group["params"]}
-    # Two blocks: embeddings at 0.8 / 8, blocks at 0.8 / 4 and 0.8 / 2, what comes after or is new at 0.8.
+    # Two blocks: embeddings at 0.8 / 8, blocks at 0.8 / 4 and 0.8 / 2, what comes after at 0.8.
     assert found["backbone.vit.patch_embed.proj.weight"] == found["backbone.vit.pos_embed"] == pytest.approx(0.1)
     assert found["backbone.vit.blocks.0.attn.qkv.weight"] == pytest.approx(0.2)
     assert found["backbone.vit.blocks.1.mlp.fc2.bias"] == pytest.approx(0.4)
-    assert found["backbone.vit.norm.weight"] == found["backbone.sie_embed"] == pytest.approx(0.8)
+    assert found["backbone.vit.norm.weight"] == pytest.approx(0.8)
+    assert found["backbone.sie_embed"] == pytest.approx(3.5e-4), "it is new, and learns as the heads do"
 
 
 @pytest.mark.parametrize(
