@@ -100,6 +100,8 @@ def draw(curves: dict[str, dict[str, list]], path: Path) -> None:
     left.set(xlabel="epoch", ylabel="identity loss of the sdtps head")
     right.set(xlabel="epoch", ylabel="mAP of the sdtps feature, %")
     left.legend(frameon=False)
+    for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
     figure.savefig(path, dpi=110)
 
 
