@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.precision import resolve_device
 from tools.bench.build import SIZES, Sizes, build_bench
+from tools.bench.early import measure_early
 from tools.bench.epoch import measure_epoch
 from tools.bench.inputs import measure_input
 from tools.bench.peak import Peak
@@ -39,7 +40,7 @@ from utils.provenance import commit, processor
 
 MODEL_CONFIG = "RGBNT201/DeMo_SDTPS.yml"
 TABLE = "{:8}{:72}{:>12}{:>12}  {:11}{:>8}{:>7}"
-SUBJECTS = ("train", "infer", "input", "metric", "rerank", "epoch")
+SUBJECTS = ("train", "infer", "early", "input", "metric", "rerank", "epoch")
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -90,6 +91,7 @@ def measure(
             yield from measure_compile(build_bench(MODEL_CONFIG, batch=batch, **common), sizes)
     subjects: dict[str, Callable[[], Iterator[Row]]] = {
         "infer": lambda: measure_inference(build_bench(MODEL_CONFIG, **common), sizes),
+        "early": lambda: measure_early(build_bench(MODEL_CONFIG, **common), sizes),
         "input": lambda: measure_input(build_bench(MODEL_CONFIG, **common), sizes),
         "metric": lambda: measure_metric(device, sizes),
         "rerank": lambda: measure_reranking(device, sizes),

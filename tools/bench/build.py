@@ -104,9 +104,9 @@ class Bench:
 
     def make_trainer(self, amp: str = "auto", *, compiled: bool = False, in_process: bool = False) -> Trainer:
         """Our trainer of one epoch, with the precision SOLVER.AMP `amp`; `in_process`: without worker processes."""
-        cfg = _changed(self.cfg, "SOLVER.AMP", amp, "SOLVER.COMPILE", compiled)
+        cfg = changed(self.cfg, "SOLVER.AMP", amp, "SOLVER.COMPILE", compiled)
         if in_process:
-            cfg = _changed(cfg, "DATALOADER.NUM_WORKERS", 0)
+            cfg = changed(cfg, "DATALOADER.NUM_WORKERS", 0)
         model = self.make_model()
         return build_trainer(
             cfg,
@@ -171,7 +171,7 @@ def build_bench(
     return Bench(cfg, build_data(cfg), resolve_device(device), folder)
 
 
-def _changed(cfg: CfgNode, *opts: Any) -> CfgNode:
+def changed(cfg: CfgNode, *opts: Any) -> CfgNode:
     """A frozen copy with other values."""
     cfg = cfg.clone()
     cfg.defrost()
