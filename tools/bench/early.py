@@ -1,9 +1,10 @@
-"""What selecting inside the backbone saves: MODEL.SDTPS_BLOCK k beside 0, selection after the last block. Both are ours."""
+"""What selecting inside the backbone saves: MODEL.SDTPS_BLOCK k beside 0, after the last block. Both are ours."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -33,7 +34,7 @@ def measure_early(bench: Bench, sizes: Sizes) -> Iterator[Row]:
         with torch.inference_mode(), torch.autocast(bench.device.type, dtype, enabled=dtype is not None):
             model(images, camera)
 
-    ways = {str(k): lambda model=model.to(bench.device): infer(model) for k, model in models.items()}
+    ways = {str(k): partial(infer, model.to(bench.device)) for k, model in models.items()}
     times = compare(ways, bench.device, repeats=sizes.repeats, calls=sizes.calls)
     for k in blocks:
         title = f"SDTPS after block {k} beside after the last"
