@@ -274,9 +274,8 @@ class SDTPS(nn.Module):
         globals_, patches = tokens[:, :, 0], tokens[:, :, 1:]
         outputs, all_sparse, all_weights = [], [], []
         for m, name in enumerate(self.modalities):
-            others = [i for i in range(len(self.modalities)) if i != m]
-            sources = None if present is None else present[:, [m, *others]]
-            sparse = self.sparse[name](patches[:, m], globals_[:, m], globals_[:, others], sources)
+            sources = None if present is None else torch.cat([present[:, m : m + 1], _without(present, m)], dim=1)
+            sparse = self.sparse[name](patches[:, m], globals_[:, m], _without(globals_, m), sources)
             if sparse.decision.requires_grad and self.mask_aggregation:
                 aggregated, weights = self.aggregation[name](patches[:, m], sparse.decision)
                 weights = weights.detach().gather(2, sparse.indices.unsqueeze(1).expand(-1, weights.shape[1], -1))
@@ -293,3 +292,8 @@ class SDTPS(nn.Module):
             predicted=tuple(sparse.predicted.detach() for sparse in all_sparse) if has_predictor else None,
             attention=tuple(sparse.attention.detach() for sparse in all_sparse),
         )
+
+
+def _without(x: Tensor, m: int) -> Tensor:
+    """x (B, M, ...) without its `m`-th modality, by slices: a list of positions would have to be copied to the device."""
+    return torch.cat([x[:, :m], x[:, m + 1 :]], dim=1)
