@@ -295,5 +295,5 @@ class SDTPS(nn.Module):
 
 
 def _without(x: Tensor, m: int) -> Tensor:
-    """x (B, M, ...) without its `m`-th modality, by slices: a list of positions would have to be copied to the device."""
+    """x (B, M, ...) without its `m`-th modality; by slices, since a list of positions would be copied to the device."""
     return torch.cat([x[:, :m], x[:, m + 1 :]], dim=1)
