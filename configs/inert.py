@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from yacs.config import CfgNode
 
+from configs.places import sdtps_places
+
 
 @dataclass(frozen=True)
 class Inert:
@@ -31,8 +33,7 @@ def _score_unused(model: CfgNode) -> bool:
 
 
 def _keeps_all(model: CfgNode) -> bool:
-    ratio = model.SDTPS_SPARSE_RATIO
-    return all(r == 1 for r in ratio) if isinstance(ratio, list) else ratio == 1
+    return all(place.sparse_ratio == 1 for place in sdtps_places(model))
 
 
 def _score_learns(model: CfgNode) -> bool:
@@ -44,17 +45,17 @@ def _score_learns(model: CfgNode) -> bool:
 
 def _branch_trained(model: CfgNode) -> bool:
     """Whether a loss depends on what SDTPS selects: its own, or inside the backbone every one."""
-    return model.SDTPS_LOSS_WEIGHT > 0 or model.SDTPS_BLOCK not in (0, [0])
+    return model.SDTPS_LOSS_WEIGHT > 0 or sdtps_places(model)[0].block > 0
 
 
 def _tokens_learn(model: CfgNode) -> bool:
     """Whether a gradient of the tokens that SDTPS scores arrives at a parameter in front of it."""
-    blocks = model.SDTPS_BLOCK if isinstance(model.SDTPS_BLOCK, list) else [model.SDTPS_BLOCK]
-    if model.SIE_CAMERA or len(blocks) > 1:  # the first place makes the tokens of the second
+    first, *others = sdtps_places(model)
+    if model.SIE_CAMERA or others:  # the first place makes the tokens of the second
         return True
-    if blocks == [0]:
+    if first.block == 0:
         return model.GLOBAL_LOCAL or not model.FROZEN
-    return not model.FROZEN and blocks[0] > model.FREEZE_BLOCKS
+    return not model.FROZEN and first.block > model.FREEZE_BLOCKS
 
 
 def _gumbel_gradient_lost(model: CfgNode) -> bool:

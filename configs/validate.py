@@ -10,6 +10,7 @@ from typing import Any
 from yacs.config import CfgNode
 
 from configs.inert import INERT
+from configs.places import as_list
 from utils.errors import UserError
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -184,14 +185,14 @@ def _check_batch(cfg: CfgNode) -> None:
 
 def _check_places(model: CfgNode) -> None:
     """SDTPS_BLOCK and the two ratios, each one value or a list."""
-    blocks = model.SDTPS_BLOCK if isinstance(model.SDTPS_BLOCK, list) else [model.SDTPS_BLOCK]
+    blocks = as_list(model.SDTPS_BLOCK)
     if not blocks or blocks != sorted(set(blocks)) or (0 in blocks and len(blocks) > 1):
         raise UserError(
             f"MODEL.SDTPS_BLOCK is {model.SDTPS_BLOCK}. Allowed: 0 (after the last block), a number of blocks, or an "
             "ascending list of such numbers without 0."
         )
     for key in ("SDTPS_SPARSE_RATIO", "SDTPS_AGGR_RATIO"):
-        if isinstance(model[key], list) and len(model[key]) != len(blocks):
+        if len(as_list(model[key], len(blocks))) != len(blocks):
             raise UserError(
                 f"MODEL.{key} is {model[key]} and MODEL.SDTPS_BLOCK {model.SDTPS_BLOCK}. Give one ratio, or a list "
                 "with one for each place."

@@ -20,10 +20,10 @@ from torch import Tensor
 from utils.errors import UserError
 
 MAX_RANK = 50
-CHUNK_ELEMENTS = 2**24
+CHUNK_ELEMENTS = 2**25
 """Elements of the Q x G matrix of distances that are made at a time."""
-RANK_ELEMENTS = {"cpu": 2**20, "cuda": 2**24}
-"""Of those, ranked at a time: what stays in a CPU's cache, what keeps a card busy."""
+SORT_ELEMENTS = 2**18
+"""Of those, sorted at a time by a thread of the CPU: what stays in its cache."""
 Pairs = tuple[Tensor, Tensor]
 """Indices (K,) of queries and (K,) of gallery images, int64: some pairs out of Q x G."""
 
@@ -66,10 +66,16 @@ def same_identity_pairs(query_pid: Tensor, gallery_pid: Tensor) -> Pairs:
     Few pairs are, so they are looked up in the sorted identities instead of being compared one by one.
     """
     gallery_pid, order = gallery_pid.sort(stable=True)
-    first = torch.searchsorted(gallery_pid, query_pid)
-    counts = torch.searchsorted(gallery_pid, query_pid, right=True) - first
-    rows = torch.arange(len(query_pid), device=query_pid.device).repeat_interleave(counts)
-    return rows, order[first[rows] + _count_within(rows, counts)]
+    query, place = _look_up(query_pid, gallery_pid)
+    return query, order[place]
+
+
+def _look_up(wanted: Tensor, keys: Tensor) -> Pairs:
+    """Where each of some values stands in ascending `keys`: a pair of indices for every time that it does."""
+    first = torch.searchsorted(keys, wanted)
+    counts = torch.searchsorted(keys, wanted, right=True) - first
+    rows = torch.arange(len(wanted), device=wanted.device).repeat_interleave(counts)
+    return rows, first[rows] + _count_within(rows, counts)
 
 
 def positive_ranks(distance: Tensor, positive: Pairs, ignored: Pairs) -> tuple[Tensor, Tensor]:
@@ -83,57 +89,62 @@ def positive_ranks(distance: Tensor, positive: Pairs, ignored: Pairs) -> tuple[T
     Returns:
         The 1-based ranks (Q, P), ascending, 0 where a query has fewer than P; and the counts of positives (Q,).
     """
-    num_query, num_gallery = distance.shape
-    distance = distance.float()
-    counts = torch.bincount(positive[0], minlength=num_query)
-    values, images = _padded(distance, positive, counts)
+    rows, columns = positive
+    num_query = len(distance)
+    counts = torch.bincount(rows, minlength=num_query)
+    slots = _count_within(rows, counts)
+    values = distance.new_full((num_query, max(int(counts.max()), 1)), torch.inf)
+    images = columns.new_zeros(values.shape)
+    values[rows, slots], images[rows, slots] = distance[rows, columns], columns
     values, order = values.sort(dim=1, stable=True)  # by distance, then by gallery index
     images = images.gather(1, order)
 
-    ranking = _sort_rows(distance)
-    before = torch.searchsorted(ranking, values)
+    before, equal = _count_closer(distance, values, ignored)
     exists = values < torch.inf
-    tied = exists & (torch.searchsorted(ranking, values, right=True) - before > 1)
-    rows, slots = tied.nonzero(as_tuple=True)
-    index = torch.arange(num_gallery, device=distance.device)
+    rows, slots = (exists & (equal > 1)).nonzero(as_tuple=True)
+    index = torch.arange(distance.shape[1], device=distance.device)
     for r, s in zip(rows.split(num_query), slots.split(num_query), strict=True):  # no more memory than `distance`
-        before[r, s] += ((distance[r] == values[r, s, None]) & (index < images[r, s, None])).sum(dim=1)
-
-    # Of those before a positive, the ignored ones do not count.
-    values, images = values.unsqueeze(2), images.unsqueeze(2)  # (Q, P, 1)
-    counts_ignored = torch.bincount(ignored[0], minlength=num_query)
-    of_ignored, its_image = (x.unsqueeze(1) for x in _padded(distance, ignored, counts_ignored))  # (Q, 1, I)
-    before -= ((of_ignored < values) | ((of_ignored == values) & (its_image < images))).sum(dim=2)
+        earlier = (distance[r] == values[r, s, None]) & (index < images[r, s, None])
+        entry, place = _look_up(r, ignored[0])
+        earlier[entry, ignored[1][place]] = False
+        before[r, s] += earlier.sum(dim=1)
     return (before + 1) * exists, counts
 
 
-def _padded(distance: Tensor, pairs: Pairs, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Distance and gallery index of the pairs of each query, side by side, (Q, most of `counts`), then inf and 0."""
-    rows, columns = pairs
-    slots = _count_within(rows, counts)
-    size = (len(distance), max(int(counts.max()), 1))
-    values, images = distance.new_full(size, torch.inf), columns.new_zeros(size)
-    values[rows, slots], images[rows, slots] = distance[rows, columns], columns
-    return values, images
+def _count_closer(distance: Tensor, values: Tensor, ignored: Pairs) -> tuple[Tensor, Tensor]:
+    """How many distances (Q, G), but for the ignored, are below each value (Q, P) of their row, and how many equal it.
+
+    On the CPU numpy sorts, whose vectorised sort of values alone is some twenty times as fast as torch's. It has one
+    thread, so that the rows are shared out, a few at a time, which stay in the cache until they have been searched.
+    """
+    if distance.device.type != "cpu":
+        ranking = distance.index_put(ignored, distance.new_tensor(torch.inf)).sort(dim=1).values
+        below, not_above = (torch.searchsorted(ranking, values, side=side) for side in ("left", "right"))
+        return below, not_above - below
+    below, not_above = torch.empty((2, *values.shape), dtype=torch.int64)
+    step = max(1, SORT_ELEMENTS // distance.shape[1])
+    starts = range(0, len(distance), step)
+    bounds = torch.searchsorted(ignored[0], torch.tensor([*starts, len(distance)])).tolist()
+    rows, columns, source, wanted, left, right = (
+        of_all.numpy() for of_all in (*ignored, distance, values, below, not_above)
+    )
+
+    def count(start: int, first: int, last: int) -> None:
+        ranking = source[start : start + step].copy()
+        ranking[rows[first:last] - start, columns[first:last]] = np.inf
+        ranking.sort(axis=1)
+        for row, ranked in enumerate(ranking, start):
+            left[row] = ranked.searchsorted(wanted[row])
+            right[row] = ranked.searchsorted(wanted[row], "right")
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # numpy releases the interpreter lock while it sorts
+        list(pool.map(count, starts, bounds[:-1], bounds[1:]))
+    return below, not_above - below
 
 
 def _count_within(rows: Tensor, counts: Tensor) -> Tensor:
     """0, 1, 2, ... anew in every row, of a list of pairs by row whose rows have `counts` of them."""
     return torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
-
-
-def _sort_rows(distance: Tensor) -> Tensor:
-    """The rows (Q, G) in ascending order.
-
-    On the CPU by numpy, whose vectorised sort of values alone is some twenty times as fast as torch's.
-    """
-    if distance.device.type != "cpu":
-        return distance.sort(dim=1).values
-    ranking = distance.clone()
-    parts = np.array_split(ranking.numpy(), torch.get_num_threads())
-    with ThreadPoolExecutor(len(parts)) as pool:  # numpy releases the interpreter lock while it sorts
-        list(pool.map(lambda part: part.sort(axis=1), parts))
-    return ranking
 
 
 def evaluate_ranking(
@@ -187,20 +198,19 @@ def _rank(
     *,
     chunk: int | None,
 ) -> RankingResult:
-    """Score every query; `distance_of` gives the rows (q, G) of the distances of some of them."""
+    """Score every query; `distance_of` makes the rows (q, G) of the distances of some of them."""
     num_gallery = max(1, len(gallery_pid))
     chunk = chunk or max(1, CHUNK_ELEMENTS // num_gallery)
-    step = max(1, RANK_ELEMENTS.get(gallery_pid.device.type, CHUNK_ELEMENTS) // num_gallery)
     query, image = same_identity_pairs(query_pid, gallery_pid)
     own_view = query_view[query] == gallery_view[image]
     positive, ignored = ((query[these], image[these]) for these in (~own_view, own_view))
     parts = []
     for start in range(0, len(query_pid), chunk):
-        for offset, distance in enumerate(distance_of(slice(start, start + chunk)).split(step)):
-            if not torch.isfinite(torch.stack(distance.aminmax())).all():
-                raise UserError("The distances to be ranked hold nan or inf: the features are broken or too large.")
-            rows = slice(start + offset * step, start + offset * step + len(distance))
-            parts.append(_scores(*positive_ranks(distance, _of_rows(positive, rows), _of_rows(ignored, rows))))
+        distance = distance_of(slice(start, start + chunk)).float()
+        if not torch.isfinite(torch.stack(distance.aminmax())).all():
+            raise UserError("The distances to be ranked hold nan or inf: the features are broken or too large.")
+        rows = slice(start, start + len(distance))
+        parts.append(_scores(*positive_ranks(distance, _of_rows(positive, rows), _of_rows(ignored, rows))))
     ap, first, inp = (torch.cat(values) for values in zip(*parts, strict=True))
     valid = first > 0
     if not valid.any():

@@ -37,6 +37,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "ViT-B-16": Architecture("vit_base_patch16_clip_quickgelu_224", proj_dim=512),
     # For CPUs: 128 patches of a 128 x 64 image.
     "ViT-Micro-8": Architecture("vit_tiny_patch16_224", {"patch_size": 8, "embed_dim": 96, "depth": 3, "num_heads": 3}),
+    # As deep as ViT-B-16 and narrow, for what depth decides (MODEL.SDTPS_BLOCK) on CPUs.
+    "ViT-Narrow-8": Architecture("vit_tiny_patch16_224", {"patch_size": 8, "embed_dim": 64, "num_heads": 2}),
     # For tests.
     "ViT-Test": Architecture("vit_tiny_patch16_224", {"embed_dim": 32, "depth": 2, "num_heads": 2}),
     "ViT-Test-CLIP": Architecture(

@@ -6,6 +6,7 @@ import logging
 
 from yacs.config import CfgNode
 
+from configs.places import Place, sdtps_places
 from modeling.atmoe import ATMoE
 from modeling.backbone import ViTBackbone
 from modeling.early import EarlySDTPS
@@ -79,46 +80,40 @@ def _frozen_layers(model: CfgNode, backbone: ViTBackbone) -> int:
 
 def _build_selection(model: CfgNode, backbone: ViTBackbone) -> SDTPS | EarlySDTPS:
     """SDTPS behind the backbone (MODEL.SDTPS_BLOCK 0), or inside it after one block or several."""
-    blocks = per_place(model.SDTPS_BLOCK)
-    sparse_ratios = per_place(model.SDTPS_SPARSE_RATIO, len(blocks))
-    aggr_ratios = per_place(model.SDTPS_AGGR_RATIO, len(blocks))
-    early = blocks != [0]
+    places = sdtps_places(model)
+    early = places[0].block > 0
     if early and backbone.has_rope:
         raise UserError(
             f"MODEL.SDTPS_BLOCK is {model.SDTPS_BLOCK}, but {backbone.name} rotates its tokens by their place on "
             "the grid in every block, and an aggregated token has none. Set it to 0, or take a backbone with learned "
             "positions."
         )
-    if early and max(blocks) >= backbone.num_blocks:
+    if early and places[-1].block >= backbone.num_blocks:
         raise UserError(
             f"MODEL.SDTPS_BLOCK is {model.SDTPS_BLOCK}, but {backbone.name} has {backbone.num_blocks} blocks. "
             f"Allowed: 1 to {backbone.num_blocks - 1}, or 0 for after the last one."
         )
     num_tokens, stages = backbone.num_patches, {}
-    for block, sparse_ratio, aggr_ratio in zip(blocks, sparse_ratios, aggr_ratios, strict=True):
-        width = backbone.width if early else backbone.embed_dim
-        stages[block] = _build_sdtps(model, width, num_tokens, sparse_ratio, aggr_ratio)
-        num_tokens = stages[block].num_outputs
+    width = backbone.width if early else backbone.embed_dim
+    for place in places:
+        stages[place.block] = _build_sdtps(model, width, num_tokens, place)
+        num_tokens = stages[place.block].num_outputs
     return EarlySDTPS(stages) if early else stages[0]
 
 
-def per_place(value: float | list, num_places: int = 1) -> list:
-    """A key that is one value for all places of SDTPS, or a list with one for each, as a list."""
-    return list(value) if isinstance(value, (list, tuple)) else [value] * num_places
-
-
-def _build_sdtps(model: CfgNode, width: int, num_patches: int, sparse_ratio: float, aggr_ratio: float) -> SDTPS:
-    if aggr_ratio * sparse_ratio * num_patches < 1:
+def _build_sdtps(model: CfgNode, width: int, num_patches: int, place: Place) -> SDTPS:
+    num_aggregated = place.aggr_ratio * place.sparse_ratio * num_patches
+    if num_aggregated < 1:
         raise UserError(
-            f"MODEL.SDTPS_AGGR_RATIO is {aggr_ratio} and MODEL.SDTPS_SPARSE_RATIO {sparse_ratio}: of {num_patches} "
-            f"patches {aggr_ratio * sparse_ratio * num_patches:.2f} would come out of the aggregation. Raise either "
-            "until at least one does."
+            f"MODEL.SDTPS_AGGR_RATIO is {place.aggr_ratio} and MODEL.SDTPS_SPARSE_RATIO {place.sparse_ratio}: of "
+            f"{num_patches} patches {num_aggregated:.2f} would come out of the aggregation. Raise either until at "
+            "least one does."
         )
     return SDTPS(
         width,
         num_patches,
-        sparse_ratio=sparse_ratio,
-        aggr_ratio=aggr_ratio,
+        sparse_ratio=place.sparse_ratio,
+        aggr_ratio=place.aggr_ratio,
         mask_aggregation=model.SDTPS_MASK_AGGREGATION,
         beta=model.SDTPS_BETA,
         use_gumbel=model.SDTPS_USE_GUMBEL,

@@ -158,11 +158,11 @@ def loop(distance, query_pid, query_view, gallery_pid, gallery_view):
     return np.mean(aps), np.mean(cmcs, axis=0), np.mean(inps), len(aps)
 
 
-@pytest.mark.parametrize("rank_elements", [7 * 90, 2**20])
+@pytest.mark.parametrize("sort_elements", [1, 7 * 90, 2**18])
 @pytest.mark.parametrize("chunk", [None, 1, 17])
 @pytest.mark.parametrize("decimals", [1, 6])  # 1: many ties
-def test_equals_the_usual_loop_whatever_the_chunks(monkeypatch, rank_elements, chunk, decimals):
-    monkeypatch.setattr(metrics, "RANK_ELEMENTS", {"cpu": rank_elements})
+def test_equals_the_usual_loop_whatever_the_chunks(monkeypatch, sort_elements, chunk, decimals):
+    monkeypatch.setattr(metrics, "SORT_ELEMENTS", sort_elements)
     rng = np.random.default_rng(0)
     labels = [rng.integers(0, high, size) for high, size in ((12, 40), (3, 40), (11, 90), (3, 90))]
     distance = rng.random((40, 90)).round(decimals).astype(np.float32)
