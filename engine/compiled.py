@@ -7,10 +7,15 @@ import logging
 import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
+from torch._functorch import config as autograd_config
 
 from modeling.model import ReIDOutput
 
 logger = logging.getLogger(__name__)
+
+_AHEAD = "force_non_lazy_backward_lowering"  # not in every torch from 2.4 on
+_OPTIONS = {_AHEAD: True} if hasattr(autograd_config, _AHEAD) else {}
+"""Compile the backward pass with the forward one: what it fails with is met here, and not in `backward()`."""
 
 
 class CompiledModel(nn.Module):
@@ -30,7 +35,8 @@ class CompiledModel(nn.Module):
         """What the model gives."""
         if self._compiled:
             try:
-                return self._compiled[0](*inputs)
+                with autograd_config.patch(_OPTIONS):
+                    return self._compiled[0](*inputs)
             except TorchDynamoException as error:
                 reason = " ".join(str(error).split())[:300]
                 logger.info("warning: SOLVER.COMPILE: the model does not compile here and runs as it is. %s", reason)

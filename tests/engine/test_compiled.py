@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.exc import TorchDynamoException
 
 from configs import get_cfg
@@ -42,6 +43,19 @@ def test_what_does_not_compile_runs_as_it_is_and_says_so_once(model, monkeypatch
     assert [r.message for r in caplog.records if "does not compile" in r.message] == [
         "warning: SOLVER.COMPILE: the model does not compile here and runs as it is. no compiler found"
     ]
+
+
+def test_a_backward_pass_that_does_not_compile_is_met_before_it_is_needed(model, monkeypatch, caplog):
+    def broken(_graph, _inputs):
+        raise RuntimeError("no compiler found")
+
+    backend = aot_autograd(fw_compiler=lambda graph, _inputs: graph.forward, bw_compiler=broken)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    compiled = CompiledModel(model.train())
+    with caplog.at_level(logging.INFO):
+        compiled(*INPUTS).embedding.sum().backward()
+    assert not compiled.is_compiled and "no compiler found" in caplog.text
+    assert any(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_other_errors_are_not_swallowed(model, monkeypatch):
