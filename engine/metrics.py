@@ -75,7 +75,7 @@ def _look_up(wanted: Tensor, keys: Tensor) -> Pairs:
     first = torch.searchsorted(keys, wanted)
     counts = torch.searchsorted(keys, wanted, right=True) - first
     rows = torch.arange(len(wanted), device=wanted.device).repeat_interleave(counts)
-    return rows, first[rows] + _count_within(rows, counts)
+    return rows, first[rows] + count_within(rows, counts)
 
 
 def positive_ranks(distance: Tensor, positive: Pairs, ignored: Pairs) -> tuple[Tensor, Tensor]:
@@ -92,7 +92,7 @@ def positive_ranks(distance: Tensor, positive: Pairs, ignored: Pairs) -> tuple[T
     rows, columns = positive
     num_query = len(distance)
     counts = torch.bincount(rows, minlength=num_query)
-    slots = _count_within(rows, counts)
+    slots = count_within(rows, counts)
     values = distance.new_full((num_query, max(int(counts.max()), 1)), torch.inf)
     images = columns.new_zeros(values.shape)
     values[rows, slots], images[rows, slots] = distance[rows, columns], columns
@@ -142,7 +142,7 @@ def _count_closer(distance: Tensor, values: Tensor, ignored: Pairs) -> tuple[Ten
     return below, not_above - below
 
 
-def _count_within(rows: Tensor, counts: Tensor) -> Tensor:
+def count_within(rows: Tensor, counts: Tensor) -> Tensor:
     """0, 1, 2, ... anew in every row, of a list of pairs by row whose rows have `counts` of them."""
     return torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
 

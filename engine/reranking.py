@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engine.metrics import pairwise_distance
+from engine.metrics import count_within, pairwise_distance
 from utils.errors import UserError
 
 CHUNK_ELEMENTS = 2**24
@@ -189,7 +189,7 @@ def _overlap(weights: Weights, num_query: int) -> Tensor:
 def _padded(owner: Tensor, image: Tensor, value: Tensor, num_rows: int) -> Weights:
     """Weights of `num_rows` images from a flat list of them, which is in the order of its `owner`."""
     counts = torch.bincount(owner, minlength=num_rows)
-    slots = torch.arange(len(owner), device=owner.device) - (counts.cumsum(0) - counts)[owner]
+    slots = count_within(owner, counts)
     size = (num_rows, int(counts.max()))
     images, values = image.new_zeros(size), value.new_zeros(size)
     images[owner, slots] = image

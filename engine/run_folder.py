@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from engine.checkpoint import BEST, LAST, PREVIOUS
 from utils import distributed
 from utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 METRICS, RESULTS, CONFIG, LOG = "metrics.jsonl", "results.json", "config.yaml", "log.txt"
-RUN_FILES = (METRICS, RESULTS, CONFIG, LOG, "last.pth", "previous.pth", "best.pth", "tensorboard")
+RUN_FILES = (METRICS, RESULTS, CONFIG, LOG, LAST, PREVIOUS, BEST, "tensorboard")
 
 
 class RunFolder:
@@ -49,7 +50,7 @@ class RunFolder:
         if not distributed.is_main():
             return None
         present = [self.path / name for name in RUN_FILES if (self.path / name).exists()]
-        if not any(path.name in (METRICS, "last.pth", "best.pth") for path in present):
+        if not any(path.name in (METRICS, LAST, BEST) for path in present):
             return None
         number = 1
         while (aside := self.path / f"earlier-{number}").exists():

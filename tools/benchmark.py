@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import sys
 import tempfile
@@ -34,6 +33,7 @@ from tools.bench.peak import Peak
 from tools.bench.ranks import measure_metric, measure_reranking
 from tools.bench.steps import measure_compile, measure_inference, measure_training
 from tools.bench.timing import Row
+from utils.cpus import available_cpus
 from utils.errors import UserError, run_script
 from utils.logging import setup_logging
 from utils.provenance import commit, processor
@@ -116,7 +116,7 @@ def describe(device: torch.device, argv: list[str] | None) -> dict:
     return {
         "command": " ".join(["python tools/benchmark.py", *arguments]),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": available_cpus(),
         "threads": torch.get_num_threads(),
         "commit": commit(),
         "versions": {

@@ -9,7 +9,6 @@ was not found.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.decode import read_rgb
 from data.records import MODALITIES, Sample
 from data.registry import Counts, find_dataset
+from utils.cpus import available_cpus
 from utils.errors import UserError, run_script
 
 Splits = Mapping[str, Sequence[Sample]]
@@ -34,7 +34,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--name", required=True, help="data set, as DATASETS.NAMES")
     parser.add_argument("--root", required=True, type=Path, help="where it is, as DATASETS.ROOT_DIR")
     parser.add_argument("--num_instance", type=int, default=8, help="K, as DATALOADER.NUM_INSTANCE (%(default)s)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads that decode (%(default)s)")
+    parser.add_argument("--workers", type=int, default=available_cpus(), help="threads that decode (%(default)s)")
     return parser.parse_args(argv)
 
 

@@ -17,6 +17,7 @@ from engine.interrupt import StopRequest
 from tools.ablation.plan import Run
 from tools.ablation.process import RunProcess
 from tools.ablation.records import FINISHED, STOPPED, config_differences, epochs_done, is_finished, read_run
+from utils.cpus import available_cpus
 from utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -54,8 +55,7 @@ def choose_slots(runs: Sequence[Run], jobs: int | None) -> list[str | None]:
 def threads_per_job(jobs: int) -> int:
     """OMP_NUM_THREADS as set, else an equal share of the CPUs that this process may use."""
     named = os.environ.get("OMP_NUM_THREADS", "")
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return int(named) if named.isdecimal() else max(1, cpus // jobs)
+    return int(named) if named.isdecimal() else max(1, available_cpus() // jobs)
 
 
 def prepare_data(runs: Sequence[Run]) -> None:
