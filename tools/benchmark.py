@@ -25,10 +25,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.precision import resolve_device
-from tools.bench.build import SIZES, Sizes, build_bench
-from tools.bench.early import measure_early
+from tools.bench.build import SIZES, SMALL_SET, Sizes, build_bench
+from tools.bench.early import measure_early, measure_early_training
 from tools.bench.epoch import measure_epoch
 from tools.bench.inputs import measure_input
+from tools.bench.missing import measure_missing
 from tools.bench.peak import Peak
 from tools.bench.ranks import measure_metric, measure_reranking
 from tools.bench.steps import measure_compile, measure_inference, measure_training
@@ -40,7 +41,7 @@ from utils.provenance import commit, processor
 
 MODEL_CONFIG = "RGBNT201/DeMo_SDTPS.yml"
 TABLE = "{:8}{:72}{:>12}{:>12}  {:11}{:>8}{:>7}"
-SUBJECTS = ("train", "infer", "early", "input", "metric", "rerank", "epoch")
+SUBJECTS = ("train", "infer", "early", "missing", "input", "metric", "rerank", "epoch")
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -87,19 +88,26 @@ def measure(
     for batch in sizes.batches:
         if "train" in chosen:
             yield from measure_training(build_bench(MODEL_CONFIG, batch=batch, **common), sizes, peak)
+        if "early" in chosen:
+            bench = build_bench(MODEL_CONFIG, batch=batch, **common)
+            yield from measure_early_training(bench, sizes, sizes.epochs[-1].early_block)
         if args.compile:
             yield from measure_compile(build_bench(MODEL_CONFIG, batch=batch, **common), sizes)
     subjects: dict[str, Callable[[], Iterator[Row]]] = {
         "infer": lambda: measure_inference(build_bench(MODEL_CONFIG, **common), sizes),
         "early": lambda: measure_early(build_bench(MODEL_CONFIG, **common), sizes),
+        "missing": lambda: measure_missing(build_bench(MODEL_CONFIG, opts=SMALL_SET, **common), sizes),
         "input": lambda: measure_input(build_bench(MODEL_CONFIG, **common), sizes),
         "metric": lambda: measure_metric(device, sizes),
         "rerank": lambda: measure_reranking(device, sizes),
-        "epoch": lambda: measure_epoch(build_bench(sizes.epoch_config, **common), sizes),
     }
     for name, subject in subjects.items():
         if name in chosen:
             yield from subject()
+    if "epoch" in chosen:
+        for experiment in sizes.epochs:
+            bench = build_bench(experiment.config, opts=experiment.opts, **common)
+            yield from measure_epoch(bench, sizes, experiment.early_block)
 
 
 def format_row(row: Row) -> str:

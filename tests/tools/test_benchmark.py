@@ -177,6 +177,8 @@ def test_the_whole_at_once(synthetic, tmp_path, capsys):
     assert report.keys() == {"command", "device", "cores", "threads", "commit", "versions", "peak", "rows"}
     assert report["command"] == " ".join(["python tools/benchmark.py", *arguments])
     assert {row["subject"] for row in report["rows"]} == set(SUBJECTS)
+    names = [row["name"] for row in report["rows"]]
+    assert "whole, ViT-Test, 16 triplets" in names and "whole, ViT-Test, 16 triplets, SDTPS after block 1" in names
     for row in report["rows"]:
         assert row["name"] in shown and isinstance(row["ours"], float)
         if row["unit"] in ("ms", "samples/s", "triplets/s"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,23 @@ QUICK = (
 )
 
 
+SMALL_SET = (
+    *("SYNTHETIC.TRAIN_IDS", 8, "SYNTHETIC.TRAIN_IMAGES", 32, "SYNTHETIC.TEST_IDS", 3, "SYNTHETIC.TEST_IMAGES", 8),
+    *("SOLVER.IMS_PER_BATCH", 8, "DATALOADER.NUM_INSTANCE", 4),
+)
+"""Little for ViT-B-16 on a CPU, with about as many test images to training images as in RGBNT201."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What an epoch is measured of."""
+
+    config: str
+    opts: tuple[Any, ...] = ()
+    early_block: int = 0
+    """Where another model selects that is measured, too (MODEL.SDTPS_BLOCK); 0: none."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
     """How much is measured."""
@@ -40,7 +57,7 @@ class Sizes:
     batches: tuple[tuple[int, int], ...]
     """Batches of a training step: (triplets, of which this many share an identity)."""
     eval_batch: int
-    epoch_config: str
+    epochs: tuple[Experiment, ...]
     ranking: tuple[tuple[int, int], ...]
     """Queries x gallery."""
     repeats: int
@@ -53,7 +70,7 @@ SIZES = {
     "quick": Sizes(
         batches=((4, 2),),
         eval_batch=4,
-        epoch_config="Synthetic/DeMo_SDTPS.yml",
+        epochs=(Experiment("RGBNT201/DeMo_SDTPS.yml", early_block=1),),
         ranking=((60, 60), (40, 90)),
         repeats=2,
         epoch_repeats=1,
@@ -62,7 +79,10 @@ SIZES = {
     "cpu": Sizes(
         batches=((4, 2),),
         eval_batch=4,
-        epoch_config="Synthetic/DeMo_SDTPS.yml",
+        epochs=(
+            Experiment("Synthetic/DeMo_SDTPS.yml"),
+            Experiment("RGBNT201/DeMo_SDTPS.yml", SMALL_SET, early_block=4),
+        ),
         ranking=((836, 836), (1715, 8575), (3368, 15913)),
         repeats=5,
         epoch_repeats=3,
@@ -71,7 +91,7 @@ SIZES = {
     "cuda": Sizes(
         batches=((64, 8), (128, 8)),
         eval_batch=128,
-        epoch_config="RGBNT201/DeMo_SDTPS.yml",
+        epochs=(Experiment("RGBNT201/DeMo_SDTPS.yml", early_block=4),),
         ranking=((836, 836), (1715, 8575), (3368, 15913)),
         repeats=10,
         epoch_repeats=3,
@@ -101,6 +121,10 @@ class Bench:
             self.cfg, num_classes=len(self.data.train_pids), num_cameras=self.data.num_cameras, pretrained=False
         )
         return model.to(self.device)
+
+    def selecting_after(self, block: int) -> Bench:
+        """The same with MODEL.SDTPS_BLOCK `block`."""
+        return replace(self, cfg=changed(self.cfg, "MODEL.SDTPS_BLOCK", block))
 
     def make_trainer(self, amp: str = "auto", *, compiled: bool = False, in_process: bool = False) -> Trainer:
         """Our trainer of one epoch, with the precision SOLVER.AMP `amp`; `in_process`: without worker processes."""
@@ -150,7 +174,14 @@ class Bench:
 
 
 def build_bench(
-    config: str, *, root: Path, folder: Path, device: str, quick: bool = False, batch: tuple[int, int] | None = None
+    config: str,
+    *,
+    root: Path,
+    folder: Path,
+    device: str,
+    quick: bool = False,
+    batch: tuple[int, int] | None = None,
+    opts: tuple[Any, ...] = (),
 ) -> Bench:
     """The experiment `config` of the configs folder on the synthetic set under `root`, with random weights.
 
@@ -158,8 +189,9 @@ def build_bench(
         folder: for what the runs write.
         quick: a tiny model and data set, without worker processes.
         batch: triplets of a batch, and how many share an identity; None leaves the configuration's.
+        opts: further keys and values.
     """
-    opts = ["MODEL.DEVICE", device, "DATASETS.NAMES", "synthetic", "DATASETS.ROOT_DIR", str(root)]
+    opts = [*opts, "MODEL.DEVICE", device, "DATASETS.NAMES", "synthetic", "DATASETS.ROOT_DIR", str(root)]
     opts += ["MODEL.PRETRAIN_PATH_T", "", "OUTPUT_DIR", str(folder), "TEST.UNTRAINED", False]
     opts += ["SOLVER.MAX_EPOCHS", 1, "SOLVER.WARMUP_EPOCHS", 0, "SOLVER.EVAL_PERIOD", 1]
     opts += ["DATALOADER.NUM_WORKERS", 0 if quick else PEERS_WORKERS]

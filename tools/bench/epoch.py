@@ -64,23 +64,30 @@ def run_ours(trainer: Trainer) -> dict[str, float]:
     return clock.seconds()
 
 
-def measure_epoch(bench: Bench, sizes: Sizes) -> Iterator[Row]:
+def measure_epoch(bench: Bench, sizes: Sizes, early_block: int = 0) -> Iterator[Row]:
     """Epochs in turn; what is made once (store, loaders, workers) is made before.
 
     Ours saves the optimiser's state, too, and the best model beside the last one; the peers' saves weights alone.
+    With `early_block`, a model of ours that selects after that block is measured beside the same peers, who cannot.
     """
-    ours, theirs = [], []
-    trainer = bench.make_trainer()
-    peers = PeersEpoch(bench, trainer)
+    trainers = {"": bench.make_trainer()}
+    if early_block:
+        trainers[f", SDTPS after block {early_block}"] = bench.selecting_after(early_block).make_trainer()
+    peers = PeersEpoch(bench, trainers[""])
+    seconds: dict[str, list[dict[str, float]]] = {way: [] for way in (*trainers, "peers")}
     for repetition in range(sizes.epoch_repeats + 1):
-        trainer.state.epoch, trainer.state.step, trainer.state.best = 0, 0, {}
-        seconds = [run_ours(trainer), peers()]
-        if repetition:  # the first one warms up
-            ours.append(seconds[0])
-            theirs.append(seconds[1])
-    count = len(bench.data.train)
-    for part in (*PARTS, "whole"):
-        timings = [
-            Timing(tuple(sum(of.values()) if part == "whole" else of[part] for of in side)) for side in (ours, theirs)
-        ]
-        yield time_row("epoch", f"{part}, {count} triplets", *timings)
+        for way, trainer in trainers.items():
+            trainer.state.epoch, trainer.state.step, trainer.state.best = 0, 0, {}
+            seconds[way].append(run_ours(trainer))
+        seconds["peers"].append(peers())
+        if not repetition:  # the first one warms up
+            for of_way in seconds.values():
+                of_way.clear()
+    title = f"{bench.cfg.MODEL.TRANSFORMER_TYPE}, {len(bench.data.train)} triplets"
+    for way in trainers:
+        for part in (*PARTS, "whole"):
+            ours, theirs = (
+                Timing(tuple(sum(of.values()) if part == "whole" else of[part] for of in seconds[side]))
+                for side in (way, "peers")
+            )
+            yield time_row("epoch", f"{part}, {title}{way}", ours, theirs)
