@@ -17,6 +17,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from modeling.attention import attention_precision
 from utils.errors import UserError
 
 SIE_STD = 0.02
@@ -143,9 +144,9 @@ class ViTBackbone(nn.Module):
         options = {} if rope is None else {"rope": rope}
         for block in self.vit.blocks[start:stop]:
             if self.grad_checkpointing and self.training:
-                tokens = checkpoint(block, tokens, use_reentrant=False, **options)
+                tokens = checkpoint(_run_block, block, tokens, use_reentrant=False, **options)
             else:
-                tokens = block(tokens, **options)
+                tokens = _run_block(block, tokens, **options)
         return tokens
 
     def finalize(self, tokens: Tensor, *, num_modalities: int) -> Tensor:
@@ -194,6 +195,11 @@ class ViTBackbone(nn.Module):
                 f"camera embedding never saw: it was trained on cameras 1 to {len(self.sie_embed)}. Train and evaluate "
                 "with MODEL.SIE_CAMERA: False, or leave the images of that camera out."
             )
+
+
+def _run_block(block: nn.Module, tokens: Tensor, **options: Tensor) -> Tensor:
+    with attention_precision(tokens):
+        return block(tokens, **options)
 
 
 def _create_vit(
