@@ -1,7 +1,7 @@
 """In which precision attention is computed under autocast.
 
 On a CPU, the backward pass of torch's fused attention takes two to three times as long in bfloat16 as in float32 (torch
-2.11 with AMX: 72 against 30 ms for 12 images of ViT-B-16 on a core), and nearly half of a training step went there.
+2.11, Xeon with AMX). Of a training step of ViT-Micro-8 it took 57 %, and bfloat16 was slower than float32.
 """
 
 from __future__ import annotations
