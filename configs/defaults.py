@@ -13,8 +13,8 @@ _C = CN()
 _C.MODEL = CN()
 # Where to run. 'auto' takes CUDA when there is a card. ['auto' | 'cuda' | 'cuda:N' | 'cpu']
 _C.MODEL.DEVICE = "auto"
-# 'ViT-B-16' is OpenAI CLIP's image tower with its projection on every token; 'ViT-Micro-8' is a small one for CPUs;
-# any other name is a timm VisionTransformer or Eva model.
+# 'ViT-B-16' is OpenAI CLIP's image tower with its projection on every token; 'ViT-Micro-8' is a small one for CPUs,
+# 'ViT-Narrow-8' one of twelve blocks; any other name is a timm VisionTransformer or Eva model.
 _C.MODEL.TRANSFORMER_TYPE = "ViT-B-16"
 # Pretrained weights of the backbone: a file (OpenAI's ViT-B-16.pt, .pth, .safetensors), 'timm' to fetch timm's own
 # by name, or '' for random weights.

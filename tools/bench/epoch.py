@@ -65,14 +65,14 @@ def run_ours(trainer: Trainer) -> dict[str, float]:
 
 
 def measure_epoch(bench: Bench, sizes: Sizes, early_block: int = 0) -> Iterator[Row]:
-    """Epochs in turn; what is made once (store, loaders, workers) is made before.
+    """Epochs in turn, ours in bfloat16; what is made once (store, loaders, workers) is made before.
 
     Ours saves the optimiser's state, too, and the best model beside the last one; the peers' saves weights alone.
     With `early_block`, a model of ours that selects after that block is measured beside the same peers, who cannot.
     """
-    trainers = {"": bench.make_trainer()}
+    trainers = {"": bench.make_trainer("bf16")}
     if early_block:
-        trainers[f", SDTPS after block {early_block}"] = bench.selecting_after(early_block).make_trainer()
+        trainers[f", SDTPS after block {early_block}"] = bench.selecting_after(early_block).make_trainer("bf16")
     peers = PeersEpoch(bench, trainers[""])
     seconds: dict[str, list[dict[str, float]]] = {way: [] for way in (*trainers, "peers")}
     for repetition in range(sizes.epoch_repeats + 1):
@@ -83,7 +83,7 @@ def measure_epoch(bench: Bench, sizes: Sizes, early_block: int = 0) -> Iterator[
         if not repetition:  # the first one warms up
             for of_way in seconds.values():
                 of_way.clear()
-    title = f"{bench.cfg.MODEL.TRANSFORMER_TYPE}, {len(bench.data.train)} triplets"
+    title = f"{bench.cfg.MODEL.TRANSFORMER_TYPE}, bf16, {len(bench.data.train)} triplets"
     for way in trainers:
         for part in (*PARTS, "whole"):
             ours, theirs = (
