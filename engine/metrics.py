@@ -4,7 +4,7 @@ These figures need only where in its ranking each positive stands, not which ima
 query are sorted without the images that they belong to, which is several times as fast, and the positives looked up
 among them (`positive_ranks`).
 
-Shapes: Q queries, G gallery, E width, P the largest number of positives of a query, I of images ignored for it.
+Shapes: Q queries, G gallery, E width, P the largest number of positives of a query.
 """
 
 from __future__ import annotations

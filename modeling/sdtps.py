@@ -122,8 +122,8 @@ class TokenSparse(nn.Module):
 
         `present` (B, G) bool, own first, tells which of the globals score at all; None: all of them.
         """
-        predicted, attention = self.score_parts(patches, own_global, other_globals, present)
-        score = self.combine(predicted, attention)
+        predicted, attention = self._score_parts(patches, own_global, other_globals, present)
+        score = self._combine(predicted, attention)
         noise = self._gumbel_noise(score) if self.training and self.use_gumbel else None
         ranking = score if noise is None or not self.gumbel_sample else score + noise
 
@@ -143,13 +143,7 @@ class TokenSparse(nn.Module):
         kept = patches.gather(1, indices.unsqueeze(-1).expand(-1, -1, patches.shape[2]))
         return SparseTokens(kept, extra, decision, indices, score, predicted, attention)
 
-    def score(
-        self, patches: Tensor, own_global: Tensor, other_globals: Tensor, present: Tensor | None = None
-    ) -> Tensor:
-        """The combined score (B, N), in float32 also under autocast; arguments as `forward`."""
-        return self.combine(*self.score_parts(patches, own_global, other_globals, present))
-
-    def score_parts(
+    def _score_parts(
         self, patches: Tensor, own_global: Tensor, other_globals: Tensor, present: Tensor | None = None
     ) -> tuple[Tensor | None, Tensor]:
         """s_p, if there is a predictor, and the sum of the attention scores, each (B, N); arguments as `forward`."""
@@ -165,7 +159,7 @@ class TokenSparse(nn.Module):
                 return None, own + others
             return self.score_predictor(patches).squeeze(-1).sigmoid(), others + 2 * own
 
-    def combine(self, predicted: Tensor | None, attention: Tensor) -> Tensor:
+    def _combine(self, predicted: Tensor | None, attention: Tensor) -> Tensor:
         """The score (B, N) of its two parts, both float32."""
         if predicted is None:
             return attention

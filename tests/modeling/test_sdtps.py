@@ -63,10 +63,10 @@ def test_score_by_hand():
         sparse.score_predictor.bias.fill_(0.1)
     s_p = torch.tensor([1.1, 0.35, -0.65]).sigmoid()
     expected = 0.6 * s_p + 0.2 * (s_m2 + s_m3 + 2 * s_im)
-    torch.testing.assert_close(sparse.score(patches, own, others)[0], expected)
+    torch.testing.assert_close(sparse(patches, own, others).score[0], expected)
 
     open_code = TokenSparse(2, use_predictor=False)
-    torch.testing.assert_close(open_code.score(patches, own, others)[0], s_im + s_m2 + s_m3)
+    torch.testing.assert_close(open_code(patches, own, others).score[0], s_im + s_m2 + s_m3)
 
 
 def test_zeros_and_constant_rows_score_zero():
@@ -81,7 +81,7 @@ def test_no_gradient_through_detached_attention():
         patches, own, others = make_inputs()
         own.requires_grad_()
         others.requires_grad_()
-        score = TokenSparse(20, detach_attention=detach).score(patches, own, others)
+        score = TokenSparse(20, detach_attention=detach)(patches, own, others).score
         score[:, 0].sum().backward()
         assert (own.grad is None and others.grad is None) == detach
         if not detach:
