@@ -70,8 +70,8 @@ def same_identity_pairs(query_pid: Tensor, gallery_pid: Tensor) -> Pairs:
     return query, order[place]
 
 
-def _look_up(wanted: Tensor, keys: Tensor) -> Pairs:
-    """Where each of some values stands in ascending `keys`: a pair of indices for every time that it does."""
+def _look_up(wanted: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Where some values stand in ascending `keys`: for every time that one does, its index and that of the key."""
     first = torch.searchsorted(keys, wanted)
     counts = torch.searchsorted(keys, wanted, right=True) - first
     rows = torch.arange(len(wanted), device=wanted.device).repeat_interleave(counts)
@@ -82,7 +82,7 @@ def positive_ranks(distance: Tensor, positive: Pairs, ignored: Pairs) -> tuple[T
     """Where each query's positives stand in its ranking; equal distances go by gallery index.
 
     Args:
-        distance: (Q, G), finite.
+        distance: (Q, G) float32, finite.
         positive: the matches, by query and then by gallery index.
         ignored: what is taken out of the ranking, in the same order; no match is.
 
@@ -199,8 +199,9 @@ def _rank(
     chunk: int | None,
 ) -> RankingResult:
     """Score every query; `distance_of` makes the rows (q, G) of the distances of some of them."""
-    num_gallery = max(1, len(gallery_pid))
-    chunk = chunk or max(1, CHUNK_ELEMENTS // num_gallery)
+    if not (len(query_pid) and len(gallery_pid)):
+        raise UserError(f"There are {len(query_pid)} queries and {len(gallery_pid)} gallery images; each needs one.")
+    chunk = chunk or max(1, CHUNK_ELEMENTS // len(gallery_pid))
     query, image = same_identity_pairs(query_pid, gallery_pid)
     own_view = query_view[query] == gallery_view[image]
     positive, ignored = ((query[these], image[these]) for these in (~own_view, own_view))

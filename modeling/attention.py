@@ -16,16 +16,22 @@ from torch.overrides import TorchFunctionMode
 
 
 class Float32Attention(TorchFunctionMode):
-    """Inside, attention that a gradient will pass through is computed in float32, whatever autocast says."""
+    """Inside, attention that a gradient will pass through is computed in float32, whatever autocast says.
+
+    For timm's blocks, which give query, key and value by position and no mask.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if func is not scaled_dot_product_attention or not any(tensor.requires_grad for tensor in args):
-            return func(*args, **(kwargs or {}))
+        """Called for every function of torch."""
+        kwargs = kwargs or {}
+        if func is not scaled_dot_product_attention or not any(tensor.requires_grad for tensor in args[:3]):
+            return func(*args, **kwargs)
+        query, key, value = args
         with torch.autocast("cpu", enabled=False):
-            return func(*(tensor.float() for tensor in args), **(kwargs or {}))
+            return func(query.float(), key.float(), value.float(), **kwargs)
 
 
 def attention_precision(tokens: Tensor) -> AbstractContextManager:
-    """What a block of a backbone runs in, for tokens on this device."""
+    """What a block of a backbone runs in, for tokens on this device; a compiled model keeps torch's own rule."""
     slow = tokens.device.type == "cpu" and torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
     return Float32Attention() if slow else nullcontext()

@@ -25,7 +25,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.precision import resolve_device
-from tools.bench.build import SIZES, SMALL_SET, Sizes, build_bench
+from tools.bench.build import SIZES, Sizes, build_bench
 from tools.bench.early import measure_early, measure_early_training
 from tools.bench.epoch import measure_epoch
 from tools.bench.inputs import measure_input
@@ -90,13 +90,13 @@ def measure(
             yield from measure_training(build_bench(MODEL_CONFIG, batch=batch, **common), sizes, peak)
         if "early" in chosen:
             bench = build_bench(MODEL_CONFIG, batch=batch, **common)
-            yield from measure_early_training(bench, sizes, sizes.epochs[-1].early_block)
+            yield from measure_early_training(bench, sizes)
         if args.compile:
             yield from measure_compile(build_bench(MODEL_CONFIG, batch=batch, **common), sizes)
     subjects: dict[str, Callable[[], Iterator[Row]]] = {
         "infer": lambda: measure_inference(build_bench(MODEL_CONFIG, **common), sizes),
         "early": lambda: measure_early(build_bench(MODEL_CONFIG, **common), sizes),
-        "missing": lambda: measure_missing(build_bench(MODEL_CONFIG, opts=SMALL_SET, **common), sizes),
+        "missing": lambda: measure_missing(build_bench(MODEL_CONFIG, opts=sizes.missing_opts, **common), sizes),
         "input": lambda: measure_input(build_bench(MODEL_CONFIG, **common), sizes),
         "metric": lambda: measure_metric(device, sizes),
         "rerank": lambda: measure_reranking(device, sizes),
@@ -107,7 +107,7 @@ def measure(
     if "epoch" in chosen:
         for experiment in sizes.epochs:
             bench = build_bench(experiment.config, opts=experiment.opts, **common)
-            yield from measure_epoch(bench, sizes, experiment.early_block)
+            yield from measure_epoch(bench, sizes, early=experiment.early)
 
 
 def format_row(row: Row) -> str:

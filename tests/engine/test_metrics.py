@@ -207,6 +207,13 @@ def test_broken_features_and_distances_are_refused(broken):
         rank_distances(torch.tensor([[1.0, broken], [1.0, 1.0]]), pid, views[0], pid, views[1])
 
 
+@pytest.mark.parametrize(("num_query", "num_gallery"), [(0, 2), (2, 0)])
+def test_an_empty_side_is_refused(num_query, num_gallery):
+    query, gallery = torch.zeros(num_query, dtype=int), torch.zeros(num_gallery, dtype=int)
+    with pytest.raises(UserError, match=f"{num_query} queries and {num_gallery} gallery images"):
+        rank_distances(torch.zeros(num_query, num_gallery), query, query, gallery, gallery)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_ranks_on_the_card_equal_those_on_the_cpu():

@@ -46,8 +46,8 @@ class Experiment:
 
     config: str
     opts: tuple[Any, ...] = ()
-    early_block: int = 0
-    """Where another model selects that is measured, too (MODEL.SDTPS_BLOCK); 0: none."""
+    early: bool = False
+    """Measure a model that selects inside the backbone, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +57,10 @@ class Sizes:
     batches: tuple[tuple[int, int], ...]
     """Batches of a training step: (triplets, of which this many share an identity)."""
     eval_batch: int
+    early_block: int
+    """Where a model selects that trains with selection inside the backbone (MODEL.SDTPS_BLOCK)."""
+    missing_opts: tuple[Any, ...]
+    """Keys for the table of absent modalities."""
     epochs: tuple[Experiment, ...]
     ranking: tuple[tuple[int, int], ...]
     """Queries x gallery."""
@@ -70,7 +74,9 @@ SIZES = {
     "quick": Sizes(
         batches=((4, 2),),
         eval_batch=4,
-        epochs=(Experiment("RGBNT201/DeMo_SDTPS.yml", early_block=1),),
+        early_block=1,
+        missing_opts=(),
+        epochs=(Experiment("RGBNT201/DeMo_SDTPS.yml", early=True),),
         ranking=((60, 60), (40, 90)),
         repeats=2,
         epoch_repeats=1,
@@ -79,9 +85,11 @@ SIZES = {
     "cpu": Sizes(
         batches=((4, 2),),
         eval_batch=4,
+        early_block=4,
+        missing_opts=SMALL_SET,
         epochs=(
             Experiment("Synthetic/DeMo_SDTPS.yml"),
-            Experiment("RGBNT201/DeMo_SDTPS.yml", SMALL_SET, early_block=4),
+            Experiment("RGBNT201/DeMo_SDTPS.yml", SMALL_SET, early=True),
         ),
         ranking=((836, 836), (1715, 8575), (3368, 15913)),
         repeats=5,
@@ -91,7 +99,9 @@ SIZES = {
     "cuda": Sizes(
         batches=((64, 8), (128, 8)),
         eval_batch=128,
-        epochs=(Experiment("RGBNT201/DeMo_SDTPS.yml", early_block=4),),
+        early_block=4,
+        missing_opts=(),
+        epochs=(Experiment("RGBNT201/DeMo_SDTPS.yml", early=True),),
         ranking=((836, 836), (1715, 8575), (3368, 15913)),
         repeats=10,
         epoch_repeats=3,

@@ -18,7 +18,10 @@ GIGA = 1e9
 
 
 def measure_early(bench: Bench, sizes: Sizes) -> Iterator[Row]:
-    """Multiply-adds of a triplet, and samples per second in inference from floats on the device, by place."""
+    """Multiply-adds of a triplet, and samples per second in inference from floats on the device, by place.
+
+    In bfloat16 on a card, in float32 on a CPU.
+    """
     last = bench.make_model().eval()
     blocks = [k for k in BLOCKS if k < last.backbone.num_blocks] or [1]
     models = {0: last} | {k: bench.selecting_after(k).make_model().eval() for k in blocks}
@@ -46,8 +49,9 @@ def measure_early(bench: Bench, sizes: Sizes) -> Iterator[Row]:
         )  # fmt: skip
 
 
-def measure_early_training(bench: Bench, sizes: Sizes, block: int) -> Iterator[Row]:
+def measure_early_training(bench: Bench, sizes: Sizes) -> Iterator[Row]:
     """A training step in bfloat16, by place."""
+    block = sizes.early_block
     trainers = {k: bench.selecting_after(k).make_trainer("bf16", in_process=True) for k in (block, 0)}
     batch = next(iter(trainers[0].loader))
     for trainer in trainers.values():

@@ -64,15 +64,18 @@ def run_ours(trainer: Trainer) -> dict[str, float]:
     return clock.seconds()
 
 
-def measure_epoch(bench: Bench, sizes: Sizes, early_block: int = 0) -> Iterator[Row]:
-    """Epochs in turn, ours in bfloat16; what is made once (store, loaders, workers) is made before.
+def measure_epoch(bench: Bench, sizes: Sizes, *, early: bool = False) -> Iterator[Row]:
+    """Epochs in turn; what is made once (store, loaders, workers) is made before.
 
+    Ours is in bfloat16, the peers' in float32, on a card trained in float16.
     Ours saves the optimiser's state, too, and the best model beside the last one; the peers' saves weights alone.
-    With `early_block`, a model of ours that selects after that block is measured beside the same peers, who cannot.
+    With `early`, a model of ours that selects inside the backbone is measured beside the same peers, who cannot.
     """
     trainers = {"": bench.make_trainer("bf16")}
-    if early_block:
-        trainers[f", SDTPS after block {early_block}"] = bench.selecting_after(early_block).make_trainer("bf16")
+    if early:
+        trainers[f", SDTPS after block {sizes.early_block}"] = bench.selecting_after(sizes.early_block).make_trainer(
+            "bf16"
+        )
     peers = PeersEpoch(bench, trainers[""])
     seconds: dict[str, list[dict[str, float]]] = {way: [] for way in (*trainers, "peers")}
     for repetition in range(sizes.epoch_repeats + 1):
