@@ -10,6 +10,7 @@ Sizes are small on a CPU. Data and weights are made here: the synthetic set is d
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import platform
 import sys
@@ -65,17 +66,17 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--only names {', '.join(sorted(unknown))}. Allowed: {', '.join(SUBJECTS)}.")
     device = resolve_device(args.device)
     peak = Peak(device)
-    rows = []
+    rows: list[Row] = []
     print(TABLE.format("subject", "what", "ours", "peers", "unit", "ratio", "IQR"))
     with tempfile.TemporaryDirectory() as folder:
         for row in measure(chosen, args, device, peak, Path(folder)):
             rows.append(row)
             print(format_row(row), flush=True)
-    report = describe(device, argv) | {"peak": peak.source(), "rows": [row.as_dict() for row in rows]}
+            report = describe(device, argv) | {"peak": peak.source(), "rows": [row.as_dict() for row in rows]}
+            if args.output:  # row by row, lest one that fails take the minutes before it with it
+                args.output.parent.mkdir(parents=True, exist_ok=True)
+                args.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print("\n" + "\n".join(f"{key}: {value}" for key, value in report.items() if key != "rows"))
-    if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
@@ -91,6 +92,7 @@ def measure(
         if "early" in chosen:
             bench = build_bench(MODEL_CONFIG, batch=batch, **common)
             yield from measure_early_training(bench, sizes)
+            gc.collect()
         if args.compile:
             yield from measure_compile(build_bench(MODEL_CONFIG, batch=batch, **common), sizes)
     subjects: dict[str, Callable[[], Iterator[Row]]] = {
@@ -103,9 +105,11 @@ def measure(
     }
     for name, subject in subjects.items():
         if name in chosen:
+            gc.collect()  # trainers refer to themselves, and a few with their optimisers fill a machine
             yield from subject()
     if "epoch" in chosen:
         for experiment in sizes.epochs:
+            gc.collect()
             bench = build_bench(experiment.config, opts=experiment.opts, **common)
             yield from measure_epoch(bench, sizes, early=experiment.early)
 
