@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy
 import PIL
@@ -26,7 +27,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.precision import resolve_device
-from tools.bench.build import SIZES, Sizes, build_bench
+from tools.bench.build import SIZES, Bench, Sizes, build_bench
 from tools.bench.early import measure_early, measure_early_training
 from tools.bench.epoch import measure_epoch
 from tools.bench.inputs import measure_input
@@ -85,33 +86,33 @@ def measure(
 ) -> Iterator[Row]:
     """The rows of the chosen subjects, in order."""
     sizes: Sizes = SIZES["quick" if args.quick else device.type]
-    common = {"root": args.root, "folder": folder, "device": str(device), "quick": args.quick}
+
+    def bench(config: str = MODEL_CONFIG, **options: Any) -> Bench:
+        return build_bench(config, root=args.root, folder=folder, device=str(device), quick=args.quick, **options)
+
+    subjects: list[tuple[str, Callable[[], Iterator[Row]]]] = []
     for batch in sizes.batches:
-        if "train" in chosen:
-            yield from measure_training(build_bench(MODEL_CONFIG, batch=batch, **common), sizes, peak)
-        if "early" in chosen:
-            bench = build_bench(MODEL_CONFIG, batch=batch, **common)
-            yield from measure_early_training(bench, sizes)
-            gc.collect()
-        if args.compile:
-            yield from measure_compile(build_bench(MODEL_CONFIG, batch=batch, **common), sizes)
-    subjects: dict[str, Callable[[], Iterator[Row]]] = {
-        "infer": lambda: measure_inference(build_bench(MODEL_CONFIG, **common), sizes),
-        "early": lambda: measure_early(build_bench(MODEL_CONFIG, **common), sizes),
-        "missing": lambda: measure_missing(build_bench(MODEL_CONFIG, opts=sizes.missing_opts, **common), sizes),
-        "input": lambda: measure_input(build_bench(MODEL_CONFIG, **common), sizes),
-        "metric": lambda: measure_metric(device, sizes),
-        "rerank": lambda: measure_reranking(device, sizes),
-    }
-    for name, subject in subjects.items():
-        if name in chosen:
+        subjects += [
+            ("train", lambda batch=batch: measure_training(bench(batch=batch), sizes, peak)),
+            ("early", lambda batch=batch: measure_early_training(bench(batch=batch), sizes)),
+            ("compile", lambda batch=batch: measure_compile(bench(batch=batch), sizes)),
+        ]
+    subjects += [
+        ("infer", lambda: measure_inference(bench(), sizes)),
+        ("early", lambda: measure_early(bench(), sizes)),
+        ("missing", lambda: measure_missing(bench(opts=sizes.missing_opts), sizes)),
+        ("input", lambda: measure_input(bench(), sizes)),
+        ("metric", lambda: measure_metric(device, sizes)),
+        ("rerank", lambda: measure_reranking(device, sizes)),
+    ]
+    subjects += [
+        ("epoch", lambda of=of: measure_epoch(bench(of.config, opts=of.opts), sizes, early=of.early))
+        for of in sizes.epochs
+    ]
+    for name, subject in subjects:
+        if name in chosen or (name == "compile" and args.compile):
             gc.collect()  # trainers refer to themselves, and a few with their optimisers fill a machine
             yield from subject()
-    if "epoch" in chosen:
-        for experiment in sizes.epochs:
-            gc.collect()
-            bench = build_bench(experiment.config, opts=experiment.opts, **common)
-            yield from measure_epoch(bench, sizes, early=experiment.early)
 
 
 def format_row(row: Row) -> str:

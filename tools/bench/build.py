@@ -35,9 +35,12 @@ QUICK = (
 
 SMALL_SET = (
     *("SYNTHETIC.TRAIN_IDS", 8, "SYNTHETIC.TRAIN_IMAGES", 32, "SYNTHETIC.TEST_IDS", 3, "SYNTHETIC.TEST_IMAGES", 8),
-    *("SOLVER.IMS_PER_BATCH", 8, "DATALOADER.NUM_INSTANCE", 4),
+    *("SOLVER.IMS_PER_BATCH", 8, "DATALOADER.NUM_INSTANCE", 4, "DATALOADER.NUM_WORKERS", 0),
 )
-"""Little for ViT-B-16 on a CPU, with about as many test images to training images as in RGBNT201."""
+"""Little for ViT-B-16 on a CPU, with about as many test images to training images as in RGBNT201.
+
+Without worker processes: each keeps the pages of its parent, three large models in the end, as they were at its start.
+"""
 
 
 @dataclass(frozen=True)
@@ -199,17 +202,18 @@ def build_bench(
         folder: for what the runs write.
         quick: a tiny model and data set, without worker processes.
         batch: triplets of a batch, and how many share an identity; None leaves the configuration's.
-        opts: further keys and values.
+        opts: keys and values that go before these settings.
     """
-    opts = [*opts, "MODEL.DEVICE", device, "DATASETS.NAMES", "synthetic", "DATASETS.ROOT_DIR", str(root)]
-    opts += ["MODEL.PRETRAIN_PATH_T", "", "OUTPUT_DIR", str(folder), "TEST.UNTRAINED", False]
-    opts += ["SOLVER.MAX_EPOCHS", 1, "SOLVER.WARMUP_EPOCHS", 0, "SOLVER.EVAL_PERIOD", 1]
-    opts += ["DATALOADER.NUM_WORKERS", 0 if quick else PEERS_WORKERS]
+    base = ["MODEL.DEVICE", device, "DATASETS.NAMES", "synthetic", "DATASETS.ROOT_DIR", str(root)]
+    base += ["MODEL.PRETRAIN_PATH_T", "", "OUTPUT_DIR", str(folder), "TEST.UNTRAINED", False]
+    base += ["SOLVER.MAX_EPOCHS", 1, "SOLVER.WARMUP_EPOCHS", 0, "SOLVER.EVAL_PERIOD", 1]
+    base += ["DATALOADER.NUM_WORKERS", 0 if quick else PEERS_WORKERS]
+    base += opts
     if quick:
-        opts += QUICK
+        base += QUICK
     if batch:
-        opts += ["SOLVER.IMS_PER_BATCH", batch[0], "DATALOADER.NUM_INSTANCE", batch[1]]
-    cfg = get_cfg(CONFIGS / config, [str(value) if not isinstance(value, str) else value for value in opts])
+        base += ["SOLVER.IMS_PER_BATCH", batch[0], "DATALOADER.NUM_INSTANCE", batch[1]]
+    cfg = get_cfg(CONFIGS / config, [str(value) if not isinstance(value, str) else value for value in base])
     return Bench(cfg, build_data(cfg), resolve_device(device), folder)
 
 
