@@ -67,13 +67,13 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--only names {', '.join(sorted(unknown))}. Allowed: {', '.join(SUBJECTS)}.")
     device = resolve_device(args.device)
     peak = Peak(device)
-    rows: list[Row] = []
+    about, rows = describe(device, argv), []  # before the output file changes the tree that it names
     print(TABLE.format("subject", "what", "ours", "peers", "unit", "ratio", "IQR"))
     with tempfile.TemporaryDirectory() as folder:
         for row in measure(chosen, args, device, peak, Path(folder)):
             rows.append(row)
             print(format_row(row), flush=True)
-            report = describe(device, argv) | {"peak": peak.source(), "rows": [row.as_dict() for row in rows]}
+            report = about | {"peak": peak.source(), "rows": [row.as_dict() for row in rows]}
             if args.output:  # row by row, lest one that fails take the minutes before it with it
                 args.output.parent.mkdir(parents=True, exist_ok=True)
                 args.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
