@@ -33,7 +33,9 @@ def evaluate(
         if not hits.any():
             continue
         cumulated = hits.cumsum()
-        curves.append(np.minimum(cumulated, 1)[:MAX_RANK])
+        curve = np.ones(MAX_RANK, hits.dtype)  # beyond a small gallery's end all matches are found
+        curve[: len(hits)] = np.minimum(cumulated, 1)[:MAX_RANK]
+        curves.append(curve)
         precision = cumulated / np.arange(1, len(hits) + 1)
         precisions.append((precision * hits).sum() / hits.sum())
     return float(np.mean(precisions)), np.mean(curves, axis=0)
