@@ -7,7 +7,7 @@ import logging
 import sys
 from typing import Any
 
-from configs import get_cfg
+from configs import DEFAULT_CONFIG, get_cfg
 from data.build import build_data
 from engine.build import build_evaluator, find_weights, load_model
 from engine.checkpoint import load_checkpoint
@@ -16,10 +16,9 @@ from engine.missing import NOTHING, mean_row, parse_settings, title
 from engine.precision import resolve_device
 from engine.run_folder import RunFolder
 from modeling.model import ReIDModel
-from train_net import DEFAULT_CONFIG
 from utils import distributed
-from utils.errors import run_script
 from utils.logging import setup_logging
+from utils.script import run_script
 
 logger = logging.getLogger("test_net")
 

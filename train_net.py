@@ -6,14 +6,13 @@ import argparse
 import logging
 import platform
 import sys
-from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from yacs.config import CfgNode
 
-from configs import get_cfg
+from configs import DEFAULT_CONFIG, get_cfg
 from configs.loading import config_changes
 from data.build import build_data
 from engine.build import build_evaluator, build_trainer, resume
@@ -26,15 +25,14 @@ from engine.train import Trainer
 from modeling import build_model
 from modeling.complexity import Complexity, count_complexity
 from utils import distributed
-from utils.errors import UserError, run_script
+from utils.errors import UserError
 from utils.logging import setup_logging
 from utils.memory import peak_memory_mib
 from utils.provenance import processor
+from utils.script import run_script
 from utils.seeding import seed_all
 
 logger = logging.getLogger("train_net")
-
-DEFAULT_CONFIG = Path(__file__).parent / "configs" / "Synthetic" / "DeMo_SDTPS.yml"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

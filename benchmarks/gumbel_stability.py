@@ -23,9 +23,10 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.errors import UserError, run_script
+from utils.errors import UserError
 from utils.extras import import_extra
 from utils.provenance import ROOT, commit, machine
+from utils.script import run_script
 
 FORMS = {"Gumbel off": "off", "Gumbel on, D as a factor (ours)": "factor", "Gumbel on, -(1 - D) 1e10": "1e10"}
 
@@ -37,11 +38,11 @@ def softmax_with_1e10(logits: Tensor, mask: Tensor) -> Tensor:
 
 def train(form: str, seed: int, output: Path) -> int:
     """One run, in this process."""
-    import modeling.sdtps
+    import modeling.selection.sdtps
     import train_net
 
     if form == "1e10":
-        modeling.sdtps.masked_softmax = softmax_with_1e10
+        modeling.selection.sdtps.masked_softmax = softmax_with_1e10
     gumbel = [] if form == "off" else ["MODEL.SDTPS_USE_GUMBEL", "True"]
     sys.argv = ["train_net.py", "--resume", "auto", "SOLVER.SEED", str(seed), "OUTPUT_DIR", str(output)]
     sys.argv += ["DATALOADER.NUM_WORKERS", "0", *gumbel]

@@ -1,5 +1,10 @@
 """Configuration: defaults, one YAML per experiment, command-line overrides; typed, validated, frozen."""
 
+from pathlib import Path
+
 from configs.loading import get_cfg
 
-__all__ = ["get_cfg"]
+DEFAULT_CONFIG = Path(__file__).parent / "Synthetic" / "DeMo_SDTPS.yml"
+"""The experiment that the scripts run when none is named."""
+
+__all__ = ["DEFAULT_CONFIG", "get_cfg"]

@@ -15,13 +15,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
-from data.augment import TrainAugment, normalize
-from data.dataset import StoreDataset
-from data.records import Batch, Sample
-from data.registry import find_dataset
-from data.sampler import IdentityBatchSampler, ShuffledBatchSampler
+from data.datasets.registry import find_dataset
+from data.loading.augment import TrainAugment, normalize
+from data.loading.dataset import StoreDataset
+from data.loading.sampler import IdentityBatchSampler, ShuffledBatchSampler
+from data.loading.store import ImageStore, open_store
+from data.sample import Batch, Sample
 from data.splits import EvalSplit, ReIDData, hold_out, make_eval_split
-from data.store import ImageStore, open_store
 from data.synthetic import SyntheticSpec, ensure_synthetic
 from utils import distributed
 from utils.cpus import available_cpus

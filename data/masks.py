@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data.decode import read_rgb
-from data.records import Sample
+from data.loading.decode import read_rgb
+from data.sample import Sample
 
 
 def patch_coverage(samples: Sequence[Sample], grid: tuple[int, int]) -> Tensor | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.records import Sample
+from data.sample import Sample
 from utils.errors import UserError
 
 VALIDATION_SEED = 0
@@ -34,7 +34,7 @@ class EvalSplit:
         return np.array([sample.pid for sample in self.samples])
 
     @property
-    def views(self) -> np.ndarray:
+    def groups(self) -> np.ndarray:
         """(N,) camera or scene, as the protocol says."""
         return np.array([getattr(sample, self.protocol) for sample in self.samples])
 
@@ -42,18 +42,18 @@ class EvalSplit:
         """Make sure that there is something to score, once, before any step.
 
         Raises:
-            UserError: no query's identity is in the gallery in another view.
+            UserError: no query's identity is in the gallery in another group.
         """
-        pids, views = self.pids, self.views
+        pids, groups = self.pids, self.groups
         gallery: dict[int, set[int]] = defaultdict(set)
-        for pid, view in zip(pids[self.gallery].tolist(), views[self.gallery].tolist(), strict=True):
-            gallery[pid].add(view)
-        query = zip(pids[self.query].tolist(), views[self.query].tolist(), strict=True)
-        if not any(gallery[pid] - {view} for pid, view in query):
+        for pid, group in zip(pids[self.gallery].tolist(), groups[self.gallery].tolist(), strict=True):
+            gallery[pid].add(group)
+        query = zip(pids[self.query].tolist(), groups[self.query].tolist(), strict=True)
+        if not any(gallery[pid] - {group} for pid, group in query):
             raise UserError(
                 f"No query of the {self.name} set has a match in the gallery of another {self.protocol}, so nothing "
                 f"could be scored: {len(self.query)} queries, {len(self.gallery)} gallery images, "
-                f"{len(set(views.tolist()))} {self.protocol}(s). An identity must be seen by at least two."
+                f"{len(set(groups.tolist()))} {self.protocol}(s). An identity must be seen by at least two."
             )
 
 
@@ -95,18 +95,18 @@ def make_eval_split(name: str, query: Sequence[Sample], gallery: Sequence[Sample
 
 
 def hold_out(train: Sequence[Sample], num_ids: int, protocol: str) -> tuple[list[Sample], EvalSplit]:
-    """Take `num_ids` identities out of `train` as a validation split; every one seen in at least two views.
+    """Take `num_ids` identities out of `train` as a validation split; every one seen in at least two groups.
 
     Raises:
         UserError: fewer such identities than asked for, or none would be left to train on.
     """
-    views: dict[int, set[int]] = defaultdict(set)
+    groups: dict[int, set[int]] = defaultdict(set)
     for sample in train:
-        views[sample.pid].add(getattr(sample, protocol))
-    eligible = sorted(pid for pid, seen in views.items() if len(seen) > 1)
-    if num_ids > len(eligible) or num_ids >= len(views):
+        groups[sample.pid].add(getattr(sample, protocol))
+    eligible = sorted(pid for pid, seen in groups.items() if len(seen) > 1)
+    if num_ids > len(eligible) or num_ids >= len(groups):
         raise UserError(
-            f"DATASETS.VAL_IDS is {num_ids}, but of the {len(views)} training identities {len(eligible)} are seen by "
+            f"DATASETS.VAL_IDS is {num_ids}, but of the {len(groups)} training identities {len(eligible)} are seen by "
             f"more than one {protocol} and can be validated on, and at least one must be left to train. Lower it, or "
             "set it to 0."
         )

@@ -16,15 +16,15 @@ from data.masks import patch_coverage
 from data.splits import EvalSplit, ReIDData
 from engine.checkpoint import BEST, load_checkpoint, load_model_state
 from engine.compiled import CompiledModel
-from engine.diagnostics import SDTPSDiagnostics
 from engine.evaluate import Evaluator
 from engine.parallel import GatheredLoss, parallel_forward
 from engine.precision import Precision, resolve_precision
 from engine.run_folder import RunFolder
 from engine.train import Trainer, TrainOptions, TrainState
 from modeling import build_loss, build_model
+from modeling.demo_checkpoints import from_original
 from modeling.model import ReIDModel
-from modeling.original import from_original
+from modeling.selection.diagnostics import SDTPSDiagnostics
 from solver import build_optimizer, build_schedule
 from utils import distributed
 from utils.errors import UserError

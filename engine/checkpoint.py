@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from modeling.pretrained import misfits
+from modeling.backbone.pretrained import misfits
 from utils import distributed
 from utils.errors import UserError
 from utils.integrity import find_non_finite, verify_archive

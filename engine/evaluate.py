@@ -1,4 +1,4 @@
-"""One pass over the images, every feature pattern scored from it."""
+"""One pass over the images, every feature descriptor scored from it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from data.records import Batch
+from data.sample import Batch
 from data.splits import EvalSplit
 from engine.metrics import RankingResult, evaluate_ranking, rank_distances
 from engine.missing import NOTHING, absent_modalities, title
@@ -26,8 +26,8 @@ from utils.progress import progress_bar
 class Encoded:
     """What a split's images became; row i is sample i."""
 
-    patterns: dict[str, Tensor]
-    """(N, D) float32 by pattern, on the device."""
+    descriptors: dict[str, Tensor]
+    """(N, D) float32 by descriptor, on the device."""
     kept: Tensor | None
     """(N, M, S) int64, the patches that SDTPS kept, on the device."""
 
@@ -40,7 +40,7 @@ class Evaluator:
         split: query and gallery.
         loader: batches of its samples; of several processes each has its own, and all of them get the same figures.
         transform: (images uint8, present) to the normalised float batch.
-        headline: the pattern whose mAP decides on 'best'.
+        headline: the descriptor whose mAP decides on 'best'.
         normalize_features: scale to unit length before the distance.
         rerank: rank by k-reciprocal re-ranked distances.
         flip: take the mean of the features of an image and of its mirror image.
@@ -62,7 +62,7 @@ class Evaluator:
     observe: Callable[[Tensor, Tensor], dict[str, float]] | None = None
 
     def __call__(self, model: ReIDModel) -> dict[str, Any]:
-        """The record of an evaluation: 'score' and, by pattern, mAP, R1, R5, R10, mINP in percent."""
+        """The record of an evaluation: 'score' and, by descriptor, mAP, R1, R5, R10, mINP in percent."""
         encoded = self.encode(model, [self.missing])[self.missing]
         record = self._record(encoded)
         if self.observe is not None and encoded.kept is not None:
@@ -76,7 +76,7 @@ class Evaluator:
         return {setting: self._record(encoded) for setting, encoded in self.encode(model, settings).items()}
 
     def _record(self, encoded: Encoded) -> dict[str, Any]:
-        results = {name: self.rank(features) for name, features in encoded.patterns.items()}
+        results = {name: self.rank(features) for name, features in encoded.descriptors.items()}
         record: dict[str, Any] = {
             "split": self.split.name,
             "eval": {name: as_percent(result) for name, result in results.items()},
@@ -104,7 +104,7 @@ class Evaluator:
                 )
         was_training = model.training
         model.eval()
-        patterns: dict[str, list[dict[str, Tensor]]] = {setting: [] for setting in settings}
+        descriptors: dict[str, list[dict[str, Tensor]]] = {setting: [] for setting in settings}
         kept: dict[str, list[Tensor]] = {setting: [] for setting in settings}
         indices: list[Tensor] = []
         blank, total = None, len(self.split.samples)
@@ -120,10 +120,10 @@ class Evaluator:
                     for setting in settings:
                         outputs = self._decode(model, tokens, batch, setting, blank)
                         means = {
-                            key: torch.stack([output.patterns[key].float() for output in outputs]).mean(dim=0)
-                            for key in outputs[0].patterns
+                            key: torch.stack([output.descriptors[key].float() for output in outputs]).mean(dim=0)
+                            for key in outputs[0].descriptors
                         }
-                        patterns[setting].append(means)
+                        descriptors[setting].append(means)
                         if outputs[0].selection is not None:
                             kept[setting].append(torch.stack(outputs[0].selection.indices, dim=1))
                 indices.append(batch.index)
@@ -139,7 +139,7 @@ class Evaluator:
                 {key: of_all([part[key] for part in parts]) for key in parts[0]},
                 of_all(kept[setting]) if kept[setting] else None,
             )
-            for setting, parts in patterns.items()
+            for setting, parts in descriptors.items()
         }
 
     def num_lost(self, setting: str) -> int:
@@ -169,8 +169,8 @@ class Evaluator:
             features = F.normalize(features, dim=1)
         device = features.device
         query, gallery = (torch.from_numpy(index).to(device) for index in (self.split.query, self.split.gallery))
-        pids, views = (torch.from_numpy(values).to(device) for values in (self.split.pids, self.split.views))
-        labels = pids[query], views[query], pids[gallery], views[gallery]
+        pids, groups = (torch.from_numpy(values).to(device) for values in (self.split.pids, self.split.groups))
+        labels = pids[query], groups[query], pids[gallery], groups[gallery]
         if self.rerank:
             return rank_distances(rerank(features[query], features[gallery]), *labels)
         return evaluate_ranking(features[query], *labels[:2], features[gallery], *labels[2:])
@@ -213,13 +213,13 @@ def result_row(name: str, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def format_table(rows: list[dict[str, Any]]) -> str:
-    """Result rows as a table for the screen, a line per row and pattern; queries that are not scored are counted."""
+    """Result rows as a table for the screen, a line per row and descriptor; queries that are not scored are counted."""
     figures = ("mAP", "R1", "R5", "R10", "mINP")
     header = ["model", "feature", *figures]
     lines = [header]
     for row in rows:
-        for i, (pattern, metrics) in enumerate(row["eval"].items()):
-            lines.append([row["name"] if i == 0 else "", pattern, *(f"{metrics[figure]:.1f}" for figure in figures)])
+        for i, (descriptor, metrics) in enumerate(row["eval"].items()):
+            lines.append([row["name"] if i == 0 else "", descriptor, *(f"{metrics[figure]:.1f}" for figure in figures)])
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     rendered = [
         "  ".join(

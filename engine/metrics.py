@@ -50,14 +50,14 @@ def pairwise_distance(query: Tensor, gallery: Tensor) -> Tensor:
     return squares.addmm_(query, gallery.T, alpha=-2).clamp_min_(0)
 
 
-def ignored_pairs(query_pid: Tensor, query_view: Tensor, gallery_pid: Tensor, gallery_view: Tensor) -> Tensor:
+def ignored_pairs(query_pid: Tensor, query_group: Tensor, gallery_pid: Tensor, gallery_group: Tensor) -> Tensor:
     """(Q, G) bool: what the protocol takes out of a query's ranking, its own identity seen in its own view.
 
     Args:
         query_pid: (Q,) identities; `gallery_pid`: (G,).
-        query_view: (Q,) camera or scene, as the protocol says; `gallery_view`: (G,).
+        query_group: (Q,) camera or scene, as the protocol says; `gallery_group`: (G,).
     """
-    return (query_pid[:, None] == gallery_pid) & (query_view[:, None] == gallery_view)
+    return (query_pid[:, None] == gallery_pid) & (query_group[:, None] == gallery_group)
 
 
 def same_identity_pairs(query_pid: Tensor, gallery_pid: Tensor) -> Pairs:
@@ -150,10 +150,10 @@ def count_within(rows: Tensor, counts: Tensor) -> Tensor:
 def evaluate_ranking(
     query_feat: Tensor,
     query_pid: Tensor,
-    query_view: Tensor,
+    query_group: Tensor,
     gallery_feat: Tensor,
     gallery_pid: Tensor,
-    gallery_view: Tensor,
+    gallery_group: Tensor,
     *,
     chunk: int | None = None,
 ) -> RankingResult:
@@ -162,7 +162,7 @@ def evaluate_ranking(
     Args:
         query_feat: (Q, E) features; `gallery_feat`: (G, E).
         query_pid: (Q,) identities; `gallery_pid`: (G,).
-        query_view: (Q,) camera or scene, as the protocol says; `gallery_view`: (G,).
+        query_group: (Q,) camera or scene, as the protocol says; `gallery_group`: (G,).
         chunk: queries at a time; None chooses by CHUNK_ELEMENTS.
 
     Raises:
@@ -172,29 +172,29 @@ def evaluate_ranking(
         raise UserError(
             "The features to be ranked hold nan or inf. The weights are broken, or SOLVER.AMP overflows: try off."
         )
-    labels = (query_pid, query_view, gallery_pid, gallery_view)
+    labels = (query_pid, query_group, gallery_pid, gallery_group)
     return _rank(lambda rows: pairwise_distance(query_feat[rows], gallery_feat), *labels, chunk=chunk)
 
 
 def rank_distances(
     distance: Tensor,
     query_pid: Tensor,
-    query_view: Tensor,
+    query_group: Tensor,
     gallery_pid: Tensor,
-    gallery_view: Tensor,
+    gallery_group: Tensor,
     *,
     chunk: int | None = None,
 ) -> RankingResult:
     """`evaluate_ranking` by a matrix of distances (Q, G) that is there already (re-ranking)."""
-    return _rank(lambda rows: distance[rows], query_pid, query_view, gallery_pid, gallery_view, chunk=chunk)
+    return _rank(lambda rows: distance[rows], query_pid, query_group, gallery_pid, gallery_group, chunk=chunk)
 
 
 def _rank(
     distance_of: Callable[[slice], Tensor],
     query_pid: Tensor,
-    query_view: Tensor,
+    query_group: Tensor,
     gallery_pid: Tensor,
-    gallery_view: Tensor,
+    gallery_group: Tensor,
     *,
     chunk: int | None,
 ) -> RankingResult:
@@ -203,7 +203,7 @@ def _rank(
         raise UserError(f"There are {len(query_pid)} queries and {len(gallery_pid)} gallery images; each needs one.")
     chunk = chunk or max(1, CHUNK_ELEMENTS // len(gallery_pid))
     query, image = same_identity_pairs(query_pid, gallery_pid)
-    own_view = query_view[query] == gallery_view[image]
+    own_view = query_group[query] == gallery_group[image]
     positive, ignored = ((query[these], image[these]) for these in (~own_view, own_view))
     parts = []
     for start in range(0, len(query_pid), chunk):
@@ -217,7 +217,7 @@ def _rank(
     if not valid.any():
         raise UserError(
             f"No query has a match in the gallery of another view. Query identities: {_some(query_pid)}; views: "
-            f"{_some(query_view)}. Gallery identities: {_some(gallery_pid)}; views: {_some(gallery_view)}. An "
+            f"{_some(query_group)}. Gallery identities: {_some(gallery_pid)}; views: {_some(gallery_group)}. An "
             "identity must be seen by at least two cameras (or scenes, as the protocol says)."
         )
     ranks = torch.arange(MAX_RANK + 1, device=first.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from data.records import MODALITIES
+from data.sample import MODALITIES
 from utils.errors import UserError
 
 NOTHING = "nothing"
@@ -42,9 +42,9 @@ def parse_settings(text: str) -> tuple[str, ...]:
 
 
 def mean_row(rows: Iterable[dict]) -> dict:
-    """The mean over result rows, figure by figure, of every pattern."""
+    """The mean over result rows, figure by figure, of every descriptor."""
     rows = list(rows)
     return {
-        pattern: {figure: sum(row["eval"][pattern][figure] for row in rows) / len(rows) for figure in figures}
-        for pattern, figures in rows[0]["eval"].items()
+        descriptor: {figure: sum(row["eval"][descriptor][figure] for row in rows) / len(rows) for figure in figures}
+        for descriptor, figures in rows[0]["eval"].items()
     }

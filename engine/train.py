@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data.augment import TrainAugment
-from data.records import Batch
+from data.loading.augment import TrainAugment
+from data.sample import Batch
 from engine.checkpoint import BEST, LAST, PREVIOUS, load_model_state, save_checkpoint
-from engine.diagnostics import SDTPSDiagnostics
 from engine.interrupt import Interrupted, StopRequest
 from engine.precision import Precision
 from engine.run_folder import RunFolder
 from engine.watch import LossWatch
 from modeling.model import ReIDOutput
+from modeling.selection.diagnostics import SDTPSDiagnostics
 from solver.schedule import EpochSchedule
 from utils import distributed
 from utils.errors import UserError
@@ -107,7 +107,7 @@ class Trainer:
         loss: (features, logits, pid) to a dict of weighted losses.
         loader: batches of uint8 images; its `batch_sampler` has `set_epoch(epoch, start_batch)`.
         augment: bytes to a float batch, on the device.
-        evaluate: scores the model: {'score': headline figure, 'eval': {pattern: {metric: value}}, ...}.
+        evaluate: scores the model: {'score': headline figure, 'eval': {descriptor: {metric: value}}, ...}.
         folder: where everything is written.
         forward: what a training step calls, where that is not the model itself (compiled, distributed).
         pass_present: tell the model which modalities are there; where it takes an absent one for an empty image, as
@@ -266,8 +266,8 @@ class Trainer:
         if "losses" in record:
             parts.append("  ".join(f"{name} {value:.3f}" for name, value in record["losses"].items()))
             parts.append(f"{record['samples_per_s']:.0f} img/s, {self._time_left()} left")
-        for pattern, metrics in record.get("eval", {}).items():
-            parts.append(f"{pattern}: mAP {metrics['mAP']:.1f} R1 {metrics['R1']:.1f}")
+        for descriptor, metrics in record.get("eval", {}).items():
+            parts.append(f"{descriptor}: mAP {metrics['mAP']:.1f} R1 {metrics['R1']:.1f}")
         logger.info(" | ".join(parts))
 
     def _time_left(self) -> str:

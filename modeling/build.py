@@ -7,15 +7,15 @@ import logging
 from yacs.config import CfgNode
 
 from configs.places import Place, sdtps_places
-from modeling.atmoe import ATMoE
-from modeling.backbone import ViTBackbone
-from modeling.early import EarlySDTPS
-from modeling.hdm import HDM
+from modeling.backbone.pretrained import load_pretrained
+from modeling.backbone.vit import ViTBackbone
+from modeling.branches.atmoe import ATMoE
+from modeling.branches.hdm import HDM
+from modeling.branches.pife import PIFE
 from modeling.losses import ReIDLoss
 from modeling.model import ReIDModel
-from modeling.pife import PIFE
-from modeling.pretrained import load_pretrained
-from modeling.sdtps import SDTPS
+from modeling.selection.early import EarlySDTPS
+from modeling.selection.sdtps import SDTPS
 from utils.errors import UserError
 
 logger = logging.getLogger(__name__)

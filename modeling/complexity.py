@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 
-from data.records import MODALITIES
+from data.sample import MODALITIES
 
 ATTENTION_OPS = "scaled_dot_product"
 

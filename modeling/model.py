@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from data.records import MODALITIES
-from modeling.atmoe import ATMoE
-from modeling.early import EarlySDTPS
-from modeling.hdm import HDM, SUBSETS, present_subsets
+from data.sample import MODALITIES
+from modeling.branches.atmoe import ATMoE
+from modeling.branches.hdm import HDM, SUBSETS, present_subsets
+from modeling.branches.pife import PIFE
 from modeling.heads import BNNeckHead
-from modeling.pife import PIFE
-from modeling.sdtps import SDTPS, Selection
+from modeling.selection.early import EarlySDTPS
+from modeling.selection.sdtps import SDTPS, Selection
 
 BRANCHES = ("ori", "moe", "sdtps")
 
@@ -27,15 +27,15 @@ class ReIDOutput:
     """What the model makes of a batch, in either mode."""
 
     embedding: Tensor
-    """(B, E), what retrieval compares: the pattern that TEST.FEAT names."""
+    """(B, E), what retrieval compares: the descriptor that TEST.FEAT names."""
     features: dict[str, Tensor]
     """(B, D) by head, before the neck: for the triplet loss."""
     logits: dict[str, Tensor]
     """(B, K) by head: for the identity loss."""
     counted: dict[str, Tensor]
     """(B,) bool by head, the samples that its losses count; a head that is not named counts all."""
-    patterns: dict[str, Tensor]
-    """(B, D) by pattern, one per branch and 'all' (the branches concatenated), before or after the neck."""
+    descriptors: dict[str, Tensor]
+    """(B, D) by descriptor, one per branch and 'all' (the branches concatenated), before or after the neck."""
     selection: Selection | None
     """What SDTPS kept of the patches; None without it."""
 
@@ -57,9 +57,9 @@ class ReIDModel(nn.Module):
         atmoe: what the branch 'moe' makes of those features instead.
         sdtps: adds the branch 'sdtps'; selects behind the backbone, or inside it (`EarlySDTPS`), then for all branches.
         drop_missing: an absent modality takes no part (MODEL.MISSING 'drop'); False: it is an empty image.
-        feat: pattern that becomes the embedding: a branch, 'all' (the only branch where there is one), or 'auto'
+        feat: descriptor that becomes the embedding: a branch, 'all' (the only branch where there is one), or 'auto'
             (sdtps where there is one, else all).
-        neck_feat: 'before' or 'after' the neck, for the patterns.
+        neck_feat: 'before' or 'after' the neck, for the descriptors.
         accumulate: in training the backbone takes the batch in so many parts, one after the other.
     """
 
@@ -97,9 +97,9 @@ class ReIDModel(nn.Module):
         if sdtps is not None:
             head_dims["sdtps"] = joint
         branches = [branch for branch in BRANCHES if branch == "ori" or branch in head_dims]
-        self.pattern_names = tuple(branches) if len(branches) == 1 else (*branches, "all")
-        own = "sdtps" if sdtps is not None else self.pattern_names[-1]
-        self.feat = {"auto": own, "all": self.pattern_names[-1]}.get(feat, feat)
+        self.descriptor_names = tuple(branches) if len(branches) == 1 else (*branches, "all")
+        own = "sdtps" if sdtps is not None else self.descriptor_names[-1]
+        self.feat = {"auto": own, "all": self.descriptor_names[-1]}.get(feat, feat)
         self.heads = nn.ModuleDict({name: BNNeckHead(dim, num_classes) for name, dim in head_dims.items()})
 
     def forward(self, images: Tensor, camera: Tensor, present: Tensor | None = None) -> ReIDOutput:
@@ -156,8 +156,8 @@ class ReIDModel(nn.Module):
         for name, head in self.heads.items():
             necked[name], logits[name] = head(features[name], there.get(name))
         counted = {name: parts[:, 0] for name, parts in there.items() if parts.shape[1] == 1}
-        patterns = self._patterns(necked if self.after_neck else features)
-        return ReIDOutput(patterns[self.feat], features, logits, counted, patterns, selection)
+        descriptors = self._descriptors(necked if self.after_neck else features)
+        return ReIDOutput(descriptors[self.feat], features, logits, counted, descriptors, selection)
 
     def _ori(self, globals_: Tensor) -> dict[str, Tensor]:
         """The features of the ori branch by head, from the globals (B, M, C)."""
@@ -180,10 +180,10 @@ class ReIDModel(nn.Module):
         there["moe"] = subsets if self.atmoe is None else subsets.repeat(1, self.atmoe.gate.num_heads)
         return {name: there[name] for name in self.heads}
 
-    def _patterns(self, by_head: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _descriptors(self, by_head: dict[str, Tensor]) -> dict[str, Tensor]:
         """What can be retrieved with: each branch, and all of them concatenated where there are several."""
         ori = torch.cat([feature for name, feature in by_head.items() if name.startswith("ori")], dim=1)
-        patterns = {"ori": ori} | {name: f for name, f in by_head.items() if not name.startswith("ori")}
-        if "all" in self.pattern_names:
-            patterns["all"] = torch.cat(list(patterns.values()), dim=1)
-        return patterns
+        descriptors = {"ori": ori} | {name: f for name, f in by_head.items() if not name.startswith("ori")}
+        if "all" in self.descriptor_names:
+            descriptors["all"] = torch.cat(list(descriptors.values()), dim=1)
+        return descriptors

@@ -8,7 +8,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep: on a 
 
 import pytest
 import torch
-from helpers_trees import write_rgbnt201, write_tiny
+
+from tests.helpers.trees import write_rgbnt201, write_tiny
 
 torch.set_num_threads(2)
 

@@ -25,8 +25,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from data.synthetic.identity import CHANNELS
-from data.synthetic.scene import SPLITS, Triplet, cameras_of, make_triplet
 from data.synthetic.spec import SyntheticSpec
+from data.synthetic.triplet_renderer import SPLITS, Triplet, cameras_of, make_triplet
 from utils.cpus import available_cpus
 from utils.errors import UserError
 

@@ -16,8 +16,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from data.synthetic.pattern import NI_PATTERNS, RGB_PATTERNS, TI_PATTERNS, Pattern
 from data.synthetic.spec import Stream, rng_for
+from data.synthetic.texture import NI_PATTERNS, RGB_PATTERNS, TI_PATTERNS, Pattern
 
 SLOTS = ("skin", "hair", "upper", "lower", "shoes", "bag", "hat")
 """What a figure is made of; the first axis of `Identity.materials`."""

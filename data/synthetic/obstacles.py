@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from data.synthetic.canvas import Canvas, Surface, box, capsule, ellipse, patch
-from data.synthetic.figure import Pose, View, draw_figure
 from data.synthetic.identity import LOWER_RGB, UPPER_RGB, make_stranger
+from data.synthetic.person import Pose, View, draw_figure
 
 MAX_COVER = 0.35  # of the figure, at difficulty 1
 LEAVES = 60  # clumps of a bush

@@ -11,7 +11,7 @@ import numpy as np
 
 from data.synthetic.canvas import Canvas
 from data.synthetic.identity import CHANNELS, NUM_CHANNELS
-from data.synthetic.pattern import second_colour, wrap_angle
+from data.synthetic.texture import second_colour, wrap_angle
 
 NOISE_SIDE = 256  # of the texture tile; a power of two
 

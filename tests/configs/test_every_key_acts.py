@@ -12,7 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers_probes import (
+
+from configs import get_cfg
+from configs.defaults import _C
+from configs.loading import leaves
+from modeling import build_model
+from modeling.backbone.vit import ViTBackbone
+from tests.helpers.probes import (
     augmented,
     block_batches,
     device,
@@ -39,13 +45,7 @@ from helpers_probes import (
     weights,
     workers,
 )
-from helpers_trees import write_image, write_manifest, write_rgbnt100, write_rgbnt201
-
-from configs import get_cfg
-from configs.defaults import _C
-from configs.loading import leaves
-from modeling import build_model
-from modeling.backbone import ViTBackbone
+from tests.helpers.trees import write_image, write_manifest, write_rgbnt100, write_rgbnt201
 from utils.errors import UserError
 
 BASE = {
@@ -274,7 +274,7 @@ def everything(cfg):
     """What a training pass and an evaluation of a model show."""
     model, output, of_batch = train_once(cfg)
     slopes = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    return model.state_dict(), output.features, output.patterns, of_batch, slopes, embedding(cfg)
+    return model.state_dict(), output.features, output.descriptors, of_batch, slopes, embedding(cfg)
 
 
 @pytest.mark.slow

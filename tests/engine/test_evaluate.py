@@ -21,14 +21,14 @@ def setup(tiny):
     samples = len(data.test.samples)
     features = torch.randn(samples, 8) * torch.rand(samples, 1) * 5
     query, gallery = (torch.from_numpy(index) for index in (data.test.query, data.test.gallery))
-    pids, views = torch.from_numpy(data.test.pids), torch.from_numpy(data.test.views)
+    pids, groups = torch.from_numpy(data.test.pids), torch.from_numpy(data.test.groups)
 
     def make(*opts):
         cfg = get_cfg(tiny, opts)
         model = build_model(cfg, num_classes=6, num_cameras=2)
         return build_evaluator(cfg, data.test, model, torch.device("cpu"))
 
-    labels = pids[query], views[query], pids[gallery], views[gallery]
+    labels = pids[query], groups[query], pids[gallery], groups[gallery]
     return make, features, (features[query], features[gallery]), labels
 
 

@@ -16,9 +16,9 @@ from engine.metrics import (
 from utils.errors import UserError
 
 
-def rank(distance, query_pid, query_view, gallery_pid, gallery_view, **options):
+def rank(distance, query_pid, query_group, gallery_pid, gallery_group, **options):
     """`rank_distances` of plain lists or arrays."""
-    labels = [torch.as_tensor(values) for values in (query_pid, query_view, gallery_pid, gallery_view)]
+    labels = [torch.as_tensor(values) for values in (query_pid, query_group, gallery_pid, gallery_group)]
     return rank_distances(torch.as_tensor(distance), *labels, **options)
 
 
@@ -141,13 +141,13 @@ def test_positive_ranks_equal_a_sort(scale, levels):
         assert not ranks[row, counts[row] :].any()
 
 
-def loop(distance, query_pid, query_view, gallery_pid, gallery_view):
+def loop(distance, query_pid, query_group, gallery_pid, gallery_group):
     """The loop that ReID code bases share: sort, filter, cumulate, one query at a time."""
     indices = np.argsort(distance, axis=1, kind="stable")
     matches = gallery_pid[indices] == query_pid[:, None]
     aps, cmcs, inps = [], [], []
     for q, order in enumerate(indices):
-        removed = (gallery_pid[order] == query_pid[q]) & (gallery_view[order] == query_view[q])
+        removed = (gallery_pid[order] == query_pid[q]) & (gallery_group[order] == query_group[q])
         hits = matches[q][~removed]
         if not hits.any():
             continue

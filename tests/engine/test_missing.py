@@ -5,8 +5,6 @@ import re
 
 import pytest
 import torch
-from helpers_runs import run
-from helpers_trees import write_image, write_rgbnt201
 
 import test_net
 import train_net
@@ -15,6 +13,8 @@ from data.build import build_data
 from engine.build import build_evaluator
 from engine.missing import SETTINGS, absent_modalities, parse_settings, title
 from modeling import build_model
+from tests.helpers.runs import run
+from tests.helpers.trees import write_image, write_rgbnt201
 from utils.errors import UserError
 
 
@@ -76,20 +76,20 @@ def test_one_pass_equals_separate_runs(hard, mode, opts):
         figures.add(table[setting]["eval"]["ori"]["mAP"])
 
         present = ~torch.tensor(absent_modalities(setting))
-        patterns = []
+        descriptors = []
         for batch in evaluator.loader:
             images = evaluator.transform(batch.images, batch.present)
             there = present.expand(len(batch), 3)
             noisy = torch.where(there[..., None, None, None], images, torch.randn_like(images))
             views = [noisy, noisy.flip(-1)] if evaluator.flip else [noisy]
             with torch.inference_mode():
-                outputs = [model(view, batch.camera, there).patterns for view in views]
-            patterns.append({name: sum(o[name] for o in outputs) / len(views) for name in outputs[0]})
-        for name, found in encoded[setting].patterns.items():
-            torch.testing.assert_close(found, torch.cat([p[name] for p in patterns]), rtol=1e-4, atol=1e-5)
+                outputs = [model(view, batch.camera, there).descriptors for view in views]
+            descriptors.append({name: sum(o[name] for o in outputs) / len(views) for name in outputs[0]})
+        for name, found in encoded[setting].descriptors.items():
+            torch.testing.assert_close(found, torch.cat([p[name] for p in descriptors]), rtol=1e-4, atol=1e-5)
     assert len(figures) > 4, "the settings differ"
     if mode == "drop":
-        ori = encoded["rt"].patterns["ori"].unflatten(1, (3, -1))
+        ori = encoded["rt"].descriptors["ori"].unflatten(1, (3, -1))
         assert not ori[:, [0, 2]].any() and ori[:, 1].any()
 
 

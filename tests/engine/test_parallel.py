@@ -10,11 +10,11 @@ import time
 
 import pytest
 import torch
-from helpers_processes import ROOT, start_together
-from helpers_runs import records, run
-from helpers_trees import write_tiny
 
 import train_net
+from tests.helpers.processes import ROOT, start_together
+from tests.helpers.runs import records, run
+from tests.helpers.trees import write_tiny
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +32,8 @@ FAULTS = """
 import os, signal, sys
 import torch, train_net
 from utils import distributed
-from utils.errors import UserError, run_script
+from utils.errors import UserError
+from utils.script import run_script
 
 step = train_net.Trainer.train_step
 

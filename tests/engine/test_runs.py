@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers_runs import equal, records, run, weights
 
 import test_net
 import train_net
+from tests.helpers.runs import equal, records, run, weights
 
 ROOT = Path(__file__).parents[2]
 

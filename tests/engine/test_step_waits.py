@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from data import augment
-from tools.bench.build import build_bench, changed
+from data.loading import augment
+from tools.benchmark.build import build_bench, changed
 
 READS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "unique_dim", "_unique2", "repeat_interleave"}
 """Operations whose result, or its size, the host needs."""

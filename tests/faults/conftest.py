@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from helpers_trees import write_rgbnt201
+
+from tests.helpers.trees import write_rgbnt201
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 120
@@ -30,7 +31,7 @@ def _run(script, argv, output, before):
     sys.stdout, sys.stderr = open(1, "w", closefd=False, buffering=1), open(2, "w", closefd=False, buffering=1)  # noqa: SIM115
     import torch
 
-    from utils.errors import run_script
+    from utils.script import run_script
 
     torch.set_num_threads(1)
     if before is not None:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from engine.checkpoint import load_checkpoint, load_resumable, save_checkpoint
-from modeling.backbone import ViTBackbone
-from modeling.pretrained import load_pretrained
+from modeling.backbone.pretrained import load_pretrained
+from modeling.backbone.vit import ViTBackbone
 from utils.errors import UserError
 
 CONTENT = {

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers_trees import write_rgbnt201
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +24,7 @@ from engine.build import build_evaluator
 from engine.precision import resolve_device
 from modeling import build_loss, build_model
 from solver import build_optimizer, build_schedule
+from tests.helpers.trees import write_rgbnt201
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]

@@ -7,11 +7,11 @@ import signal
 import numpy as np
 import pytest
 import torch
-from helpers_runs import equal, records, weights
-from helpers_trees import write_image, write_rgbnt201
 
-from data import rgbnt201
-from data.store import open_store
+from data.datasets import rgbnt201
+from data.loading.store import open_store
+from tests.helpers.runs import equal, records, weights
+from tests.helpers.trees import write_image, write_rgbnt201
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def _build_slowly():
     """In the child: decode an image in 20 ms, so that builders overlap."""
     import time
 
-    from data import store
+    from data.loading import store
 
     decode = store.decode_sample
     store.decode_sample = lambda *args: time.sleep(0.02) or decode(*args)
@@ -109,7 +109,7 @@ def _build_slowly():
 
 def _die_in_building():
     """In the child: be killed at the tenth image."""
-    from data import store
+    from data.loading import store
 
     decode, done = store.decode_sample, []
 

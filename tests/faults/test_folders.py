@@ -3,7 +3,8 @@
 import shutil
 
 import pytest
-from helpers_trees import write_rgbnt201
+
+from tests.helpers.trees import write_rgbnt201
 
 TRAIN, TEST = "RGBNT201/train_171", "RGBNT201/test"
 

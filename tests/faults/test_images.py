@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.decode import decode_sample, read_rgb
+from data.loading.decode import decode_sample, read_rgb
 from data.masks import patch_coverage
-from data.records import Sample
+from data.sample import Sample
 from utils.errors import UserError
 
 RNG = np.random.default_rng(0)

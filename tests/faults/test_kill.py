@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers_runs import records
+
+from tests.helpers.runs import records
 
 EPOCHS = 40
 RANDOM_KILLS = 12

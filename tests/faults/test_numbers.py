@@ -14,7 +14,7 @@ each step leaves its graph behind (50 MiB); the second run below shows that the 
 
 def inject(where: str, value: float) -> None:
     """In the child: put `value` into one number at the chosen step."""
-    from data.augment import TrainAugment
+    from data.loading.augment import TrainAugment
     from engine.train import Trainer
 
     step = Trainer.train_step

@@ -5,7 +5,7 @@ import torch
 
 from configs import get_cfg
 from modeling import build_model
-from modeling.backbone import ViTBackbone
+from modeling.backbone.vit import ViTBackbone
 from modeling.complexity import count_complexity
 
 

@@ -1,4 +1,4 @@
-"""The composed model: branches, heads, patterns, missing modalities."""
+"""The composed model: branches, heads, descriptors, missing modalities."""
 
 import itertools
 
@@ -24,7 +24,7 @@ def batch(size=3):
 
 
 @pytest.mark.parametrize(
-    ("opts", "heads", "patterns", "embedding"),
+    ("opts", "heads", "descriptors", "embedding"),
     [
         ([], ["ori"], {"ori": 96}, "ori"),
         (["MODEL.DIRECT", 0], ["ori_RGB", "ori_NI", "ori_TI"], {"ori": 96}, "ori"),
@@ -34,13 +34,13 @@ def batch(size=3):
          {"ori": 96, "sdtps": 96, "all": 192}, "ori"),
     ],
 )  # fmt: skip
-def test_branches_heads_and_patterns(opts, heads, patterns, embedding):
+def test_branches_heads_and_patterns(opts, heads, descriptors, embedding):
     model = make(*opts)
     for training in (True, False):
         output = model.train(training)(*batch())
         assert list(output.features) == list(output.logits) == heads
-        assert {name: pattern.shape[1] for name, pattern in output.patterns.items()} == patterns
-        torch.testing.assert_close(output.embedding, output.patterns[embedding])
+        assert {name: descriptor.shape[1] for name, descriptor in output.descriptors.items()} == descriptors
+        torch.testing.assert_close(output.embedding, output.descriptors[embedding])
         assert {logits.shape for logits in output.logits.values()} == {(3, 5)}
         assert (output.selection is not None) == (opts[:1] == SDTPS[:1])
 
@@ -105,7 +105,7 @@ def step(opts, images, camera, present, training=True):
     losses = build_loss(get_cfg(None, [*TINY, *opts]))(output.features, output.logits, pid, output.counted)
     sum(losses.values()).backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    return {**output.patterns, **losses, **output.features, **gradients}
+    return {**output.descriptors, **losses, **output.features, **gradients}
 
 
 @pytest.mark.parametrize("opts", BRANCHES.values(), ids=BRANCHES)
@@ -125,10 +125,10 @@ def test_dropping_nothing_changes_nothing(opts):
     images, camera = batch(4)
     model, dropping = make(*opts).eval(), make(*opts, *DROP).eval()
     everyone = torch.ones(4, 3, dtype=torch.bool)
-    expected = model(images, camera).patterns
+    expected = model(images, camera).descriptors
     for present in (None, everyone):
-        for name, pattern in dropping(images, camera, present).patterns.items():
-            torch.testing.assert_close(pattern, expected[name])
+        for name, descriptor in dropping(images, camera, present).descriptors.items():
+            torch.testing.assert_close(descriptor, expected[name])
 
 
 @pytest.mark.parametrize("neck_feat", ["before", "after"])
@@ -137,7 +137,7 @@ def test_a_dropped_modality_is_zero_in_every_pattern(neck_feat):
     model = make(*SDTPS, "MODEL.HDM", True, *DROP, "TEST.NECK_FEAT", neck_feat).eval()
     for head in model.heads.values():
         head.neck.running_mean.fill_(0.5)  # the neck moves zeros
-    found = model(*batch(4), PRESENT).patterns
+    found = model(*batch(4), PRESENT).descriptors
     for name, empty in (("ori", [0, 1]), ("sdtps", [0, 1]), ("moe", [0, 1, 3])):
         parts = found[name][2].unflatten(0, (-1, 32))
         assert [i for i, part in enumerate(parts) if not part.any()] == empty, name
@@ -148,7 +148,7 @@ def test_a_dropped_modality_is_zero_in_every_pattern(neck_feat):
 def test_with_experts_the_subsets_without_a_modality_are_zero_in_every_head():
     model = make("MODEL.HDM", True, "MODEL.ATM", True, *DROP, "TEST.NECK_FEAT", "after").eval()
     model.heads["moe"].neck.running_mean.fill_(0.5)
-    parts = model(*batch(4), PRESENT).patterns["moe"][2].unflatten(0, (4, 7, 8))  # heads, subsets, channels
+    parts = model(*batch(4), PRESENT).descriptors["moe"][2].unflatten(0, (4, 7, 8))  # heads, subsets, channels
     assert all((part.any(dim=1) == torch.tensor([0, 0, 1, 0, 1, 1, 1])).all() for part in parts)
 
 
@@ -192,10 +192,10 @@ def test_a_batch_of_one_works_in_every_combination(fusion, selection, missing):
         output = model(*batch(1), torch.tensor([[True, False, True]]))
         width = {"ori": 96} | ({"moe": 224} if fusion else {}) | ({"sdtps": 96} if selection else {})
         width |= {"all": sum(width.values())} if len(width) > 1 else {}
-        assert {name: pattern.shape for name, pattern in output.patterns.items()} == {
+        assert {name: descriptor.shape for name, descriptor in output.descriptors.items()} == {
             k: (1, w) for k, w in width.items()
         }
-        assert all(pattern.isfinite().all() for pattern in output.patterns.values())
+        assert all(descriptor.isfinite().all() for descriptor in output.descriptors.values())
         sum(logits.square().sum() for logits in output.logits.values()).backward()
         assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from helpers_processes import run_together
 from torch import nn
 
 from modeling.norm import BatchNorm
+from tests.helpers.processes import run_together
 from utils import distributed
 from utils.errors import UserError
 

@@ -17,7 +17,7 @@ for extra in ("matplotlib", "scipy", "sklearn", "submitit", "tensorboard", "thre
     sys.modules[extra] = None  # as if it were not installed
 
 import train_net, tools
-from utils.errors import run_script
+from utils.script import run_script
 
 for module in pkgutil.walk_packages(tools.__path__, "tools."):
     __import__(module.name)
@@ -41,7 +41,7 @@ def test_the_core_does_without_them(tiny, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.stdout.splitlines()[-1:] == ["0 2"], done.stdout + done.stderr
     assert done.stderr.splitlines() == [
-        "error: tools/visualize.py needs matplotlib, which is not installed: pip install matplotlib."
+        "error: tools.visualize needs matplotlib, which is not installed: pip install matplotlib."
     ]
     assert (tmp_path / "out" / "results.json").exists() and not (tmp_path / "out" / "tensorboard").exists()
 

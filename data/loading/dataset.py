@@ -1,0 +1,78 @@
+"""Whole batches out of the decoded store."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from data.loading.store import GIB, ImageStore
+from data.sample import Batch, Sample
+from utils.errors import UserError
+
+ROWS_PER_COPY = 256
+"""Samples per copy to the device: what is in host memory at a time."""
+
+
+class StoreDataset(Dataset):
+    """Indexes a store by whole batches: `DataLoader(dataset, batch_sampler=..., collate_fn=identity)`.
+
+    Args:
+        store: decoded images.
+        samples: the samples that the store was made of, in its order.
+        labels: (N,) training labels; None puts the identities in their place.
+    """
+
+    def __init__(self, store: ImageStore, samples: Sequence[Sample], labels: np.ndarray | None = None) -> None:
+        assert len(store.images) == len(samples), (len(store.images), len(samples))
+        pids = [sample.pid for sample in samples] if labels is None else labels
+        assert len(pids) == len(samples), (len(pids), len(samples))
+        self.store = store
+        self._resident: Tensor | None = None  # the images, where they are held on a device
+        self._columns = {
+            "present": torch.from_numpy(store.present),
+            "pid": torch.as_tensor(pids, dtype=torch.int64),
+            "camera": torch.tensor([sample.camera for sample in samples]),
+            "scene": torch.tensor([sample.scene for sample in samples]),
+        }
+
+    def to(self, device: torch.device | str) -> StoreDataset:
+        """The same data set with everything held on `device`, which its batches then are made on.
+
+        Raises:
+            UserError: the device has too little memory.
+        """
+        images = self.store.images
+        try:
+            resident = torch.empty(images.shape, dtype=torch.uint8, device=device)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"DATALOADER.CACHE: device needs {images.nbytes / GIB:.2f} GiB for decoded images on {device}, which "
+                "has less left. Set DATALOADER.CACHE: auto."
+            ) from error
+        for start in range(0, len(images), ROWS_PER_COPY):
+            rows = np.array(images[start : start + ROWS_PER_COPY])  # a copy, for torch takes no read-only memory
+            resident[start : start + ROWS_PER_COPY] = torch.from_numpy(rows)
+        moved = copy.copy(self)
+        moved._resident = resident
+        moved._columns = {name: column.to(device) for name, column in self._columns.items()}
+        return moved
+
+    def __len__(self) -> int:
+        return len(self.store.images)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """The batch of these samples, in this order."""
+        index = torch.tensor(indices)
+        if self._resident is None:
+            images = torch.from_numpy(self.store.images[index.numpy()])
+        else:
+            if self._resident.is_cuda:
+                index = index.pin_memory()  # or else the copy would wait for the device
+            index = index.to(self._resident.device, non_blocking=True)
+            images = self._resident.index_select(0, index)
+        return Batch(images=images, index=index, **{name: column[index] for name, column in self._columns.items()})

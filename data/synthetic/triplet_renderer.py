@@ -1,0 +1,105 @@
+"""One triplet from its key: who, seen by which camera, when; everything that is drawn by chance is drawn here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.synthetic.camera import Camera, capture, make_camera
+from data.synthetic.canvas import Canvas
+from data.synthetic.conditions import Conditions, draw_conditions
+from data.synthetic.identity import make_identity
+from data.synthetic.obstacles import MAX_COVER, draw_clutter, draw_occluder, random_pose
+from data.synthetic.person import View, draw_figure
+from data.synthetic.render import render
+from data.synthetic.scenery import NUM_CAMERAS, cast_shadow, cut_background
+from data.synthetic.spec import Stream, SyntheticSpec, rng_for
+
+SPLITS = ("train", "test")
+CAMERAS = {"train": NUM_CAMERAS, "test": 2}
+OCCLUSION_RATE = 0.8  # of images, at difficulty 1
+CLUTTER = 4  # things in the background, at most, at difficulty 1
+
+
+@dataclass(frozen=True, eq=False)
+class Triplet:
+    """One person seen once."""
+
+    images: dict[str, np.ndarray]
+    """By modality: (H, W, 3) uint8 for RGB, (H, W) uint8 for NI and TI."""
+    mask: np.ndarray
+    """(H, W) uint8: 255 where the person (bag included) is seen, else 0."""
+    conditions: Conditions
+    covered: float
+    """Share of the figure that an occluder hides."""
+
+
+def cameras_of(seed: int, split: str, index: int) -> list[int]:
+    """The cameras, counted from 0, that see identity `index` in turns: both in the test split, 2 to 4 in training."""
+    if split == "test":
+        return list(range(CAMERAS[split]))
+    rng = rng_for(seed, Stream.VISIT, SPLITS.index(split), index)
+    # In turns, so that even a small set meets every camera, the test split's first.
+    return [(index + offset) % NUM_CAMERAS for offset in range(int(rng.integers(2, NUM_CAMERAS + 1)))]
+
+
+def make_triplet(
+    spec: SyntheticSpec, split: str, index: int, number: int, *, conditions: Conditions | None = None
+) -> Triplet:
+    """Image `number` of identity `index`: a function of the arguments alone.
+
+    Args:
+        spec: its seed, size and difficulty count here.
+        split: 'train' or 'test'.
+        index: identity within the split, from 0.
+        number: image of that identity, from 0; its camera is `cameras_of(...)[number % len]`.
+        conditions: instead of those that chance gives; everything else stays as it is.
+    """
+    key = (SPLITS.index(split), index)
+    cameras = cameras_of(spec.seed, split, index)
+    camera_number = cameras[number % len(cameras)]
+    camera = make_camera(spec.seed, camera_number, spec.difficulty)
+    identity = make_identity(spec.seed, *key)
+    rng = rng_for(spec.seed, Stream.IMAGE, *key, number)
+    drawn = draw_conditions(rng, spec.difficulty)
+    conditions = drawn if conditions is None else conditions
+
+    height, width = spec.size_hw
+    visit = rng_for(spec.seed, Stream.VISIT, *key, camera_number)
+    view = _draw_view(spec, camera, visit, rng)
+    background = cut_background(spec.seed, camera_number, spec.size_hw, rng)
+    cast_shadow(background, view.foot, view.height, strength=float(rng.uniform(0.2, 0.55)))
+
+    canvas = Canvas(height, width)
+    draw_clutter(canvas, rng, count=int(rng.binomial(CLUTTER, 0.15 + 0.5 * spec.difficulty)))
+    first = len(canvas.surfaces)
+    draw_figure(canvas, identity, random_pose(rng), view)
+    figure = canvas.labels() >= first
+    last = len(canvas.surfaces)
+    if rng.random() < OCCLUSION_RATE * spec.difficulty and figure.any():
+        draw_occluder(canvas, rng, figure, max_cover=MAX_COVER * (0.4 + 0.6 * spec.difficulty))
+
+    labels = canvas.labels()
+    seen = (labels >= first) & (labels < last)
+    images = capture(render(canvas, background, camera.light_angle), camera, conditions, rng)
+    mask = np.where(seen.mean(axis=0) >= 0.5, np.uint8(255), np.uint8(0))
+    return Triplet(images, mask, conditions, covered=1 - float(seen.sum()) / max(1, int(figure.sum())))
+
+
+def _draw_view(spec: SyntheticSpec, camera: Camera, visit: np.random.Generator, rng: np.random.Generator) -> View:
+    """The camera's viewpoint, the direction of this visit and what changes from image to image."""
+    height, width = spec.size_hw
+    away = np.pi if visit.random() < 0.35 else 0.0  # the other way along the same path
+    yaw = camera.yaw + away + visit.normal(0, 0.35) + rng.normal(0, 0.30)
+    # A good detector's boxes fit; a bad one's do not.
+    tall = height * rng.uniform(0.84 - 0.30 * spec.difficulty, 0.91)
+    foot_y = tall + (height - tall) * rng.uniform(0.35, 0.95)
+    foot_x = width * (0.5 + rng.uniform(-1, 1) * (0.04 + 0.14 * spec.difficulty))
+    return View(
+        yaw=float(yaw),
+        elevation=camera.elevation,
+        roll=float(rng.normal(0, 0.03)),
+        height=float(tall),
+        foot=(float(foot_x), float(foot_y)),
+    )

@@ -1,1 +1,0 @@
-"""The pictures of `tools/visualize.py`, one file each."""

@@ -1,0 +1,1 @@
+"""The pictures of tools.visualize, one file each."""

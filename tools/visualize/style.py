@@ -1,0 +1,77 @@
+"""How all pictures look: colours that the colour-blind tell apart, one font, and how a picture is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utils.extras import import_extra
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK, FAINT, PAPER = "#222222", "#767676", "#ffffff"
+ABSENT = "#efefef"
+CORRECT, WRONG = "#009e73", "#d55e00"
+"""Bluish green and vermilion (Okabe and Ito), never without a mark that says the same."""
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#333333", "#a6951c")
+"""Okabe and Ito's colours, the yellow one darker to be seen on white."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES = ((), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2), (3, 1), (8, 3))
+SCORE_MAP, WEIGHT_MAP = "viridis", "magma"
+"""Of equal steps in lightness, dark is little."""
+LEAST_PEAK = 2.0
+"""Where 1 is an even share, the scale reaches at least this far, so that an even map is not all bright."""
+
+_RC = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#b0b0b0",
+    "axes.linewidth": 0.7,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 7,
+    "figure.facecolor": PAPER,
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that has been written."""
+
+    path: Path
+    title: str
+    caption: str
+    """How to read it, a sentence or two."""
+
+
+def new_figure(width: float, height: float, *, layout: str | None = None) -> Figure:
+    """An empty figure of that size in inches; it needs no display.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    matplotlib = import_extra("matplotlib", "tools.visualize")
+    figure_module = import_extra("matplotlib.figure", "tools.visualize")
+    matplotlib.rcParams.update(_RC)
+    return figure_module.Figure(figsize=(width, height), layout=layout)
+
+
+def save(figure: Figure, path: Path, *, dpi: int) -> Path:
+    """Write `figure` as a PNG of `dpi` pixels per inch; equal figures give equal bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=dpi, metadata={"Software": None})
+    return path
