@@ -1,4 +1,4 @@
-"""Images the peers' way: every JPEG opened, resized and augmented anew in each epoch, collated sample by sample.
+"""Images as in public code: every JPEG is opened, resized and augmented again in each epoch, sample by sample.
 
 Shapes: B batch, M modality, H x W pixels.
 """
@@ -21,7 +21,7 @@ Item = tuple[list[Tensor], int, int]
 
 
 def train_transform(size_hw: tuple[int, int], augment: TrainAugment) -> T.Compose:
-    """The settings of our batched augmentation as a chain of transforms of one image."""
+    """Make a chain of transforms of one image with the settings of our batched augmentation."""
     return T.Compose(
         [
             T.Resize(size_hw, T.InterpolationMode.BICUBIC),
@@ -36,7 +36,7 @@ def train_transform(size_hw: tuple[int, int], augment: TrainAugment) -> T.Compos
 
 
 def eval_transform(size_hw: tuple[int, int], augment: TrainAugment) -> T.Compose:
-    """Resized and normalised as in training."""
+    """Make the transform that resizes and normalises as training does."""
     return T.Compose(
         [
             T.Resize(size_hw, T.InterpolationMode.BICUBIC),
@@ -47,12 +47,12 @@ def eval_transform(size_hw: tuple[int, int], augment: TrainAugment) -> T.Compose
 
 
 class JpegDataset(Dataset):
-    """One sample at a time: three images opened and transformed.
+    """Opens and transforms the three images of one sample at a time.
 
     Args:
-        samples: with all their modalities.
-        labels: (N,) what is learned of each.
-        transform: of an image.
+        samples: the samples, each with all modalities.
+        labels: (N,) training labels.
+        transform: applied to each image.
     """
 
     def __init__(self, samples: Sequence[Sample], labels: Sequence[int], transform: T.Compose) -> None:
@@ -70,15 +70,13 @@ class JpegDataset(Dataset):
 
 
 def collate(items: list[Item]) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Images (B, 3, H, W) of each modality, labels (B,) and cameras (B,)."""
+    """Stack samples to images (B, 3, H, W) for each modality, labels (B,) and cameras (B,)."""
     images, labels, cameras = zip(*items, strict=True)
-    return [torch.stack(of_modality) for of_modality in zip(*images, strict=True)], *map(
-        torch.tensor, (labels, cameras)
-    )
+    return [torch.stack(one) for one in zip(*images, strict=True)], *map(torch.tensor, (labels, cameras))
 
 
 def make_loader(dataset: JpegDataset, batches: Iterable[list[int]], *, workers: int, pin_memory: bool) -> DataLoader:
-    """Batches in the order of a batch sampler."""
+    """Make a loader of `batches`, which are lists of positions in the data set."""
     return DataLoader(
         dataset,
         batch_sampler=batches,
