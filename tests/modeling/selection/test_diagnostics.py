@@ -78,8 +78,7 @@ def selection(predicted=True):
         indices=tuple(torch.tensor([kept]) for kept in ([0, 1], [1, 0], [2, 3])),
         score=tuple(map(torch.tensor, (even, even, third))),
         weights=tuple(torch.tensor([[row]]) for row in ([0.5, 0.5], [1.0, 0.0], [1.0, 0.0])),
-        parts=({"predicted": (rising, rising, rising)} if predicted else {})
-        | {"attention": (2 * rising, -rising, zigzag)},
+        parts=parts if predicted else {"attention": parts["attention"]},
     )
 
 
