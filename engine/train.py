@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from data.loading.augment import TrainAugment
 from data.sample import Batch
@@ -215,26 +216,29 @@ class Trainer:
         state, options = self.state, self.options
         seed_all(derive_seed(options.seed, state.epoch, state.step, *self.model_stream))
         self.generator.manual_seed(derive_seed(options.seed, state.epoch, state.step, AUGMENT_STREAM))
-        batch = batch.to(self.device)
-        present = self.augment.drop_modalities(batch.present, self.generator)
-        images = self.augment(batch.images, present, self.generator)
-        with self.precision.autocast():
-            output = self.forward(images, batch.camera, present)
-            losses = self.loss(output, batch)
-        total = torch.stack(list(losses.values())).sum()
-
-        state.optimizer.zero_grad(set_to_none=True)
-        state.scaler.scale(total).backward()
+        with record_function("copy and augmentation"):
+            batch = batch.to(self.device)
+            present = self.augment.drop_modalities(batch.present, self.generator)
+            images = self.augment(batch.images, present, self.generator)
+        with record_function("forward and losses"):
+            with self.precision.autocast():
+                output = self.forward(images, batch.camera, present)
+                losses = self.loss(output, batch)
+            total = torch.stack(list(losses.values())).sum()
+        with record_function("backward"):
+            state.optimizer.zero_grad(set_to_none=True)
+            state.scaler.scale(total).backward()
         if self.diagnostics is not None:
             self.diagnostics.after_backward(state.step, output, present, state.scaler)
-        if options.clip_grad_norm:
-            state.scaler.unscale_(state.optimizer)
-            nn.utils.clip_grad_norm_(state.model.parameters(), options.clip_grad_norm)
-        # The fused optimisers skip their step where this is 1, so that a non-finite loss spoils no weight and yet
-        # nobody has to wait to see it. An enabled scaler sets it by itself.
-        state.optimizer.found_inf = (~torch.isfinite(total.detach())).float()
-        state.scaler.step(state.optimizer)
-        state.scaler.update()
+        with record_function("optimiser"):
+            if options.clip_grad_norm:
+                state.scaler.unscale_(state.optimizer)
+                nn.utils.clip_grad_norm_(state.model.parameters(), options.clip_grad_norm)
+            # The fused optimisers skip their step where this is 1, so that a non-finite loss spoils no weight and yet
+            # nobody has to wait to see it. An enabled scaler sets it by itself.
+            state.optimizer.found_inf = (~torch.isfinite(total.detach())).float()
+            state.scaler.step(state.optimizer)
+            state.scaler.update()
         return {"total": total.detach()} | {name: value.detach() for name, value in losses.items()}
 
     def _keep_best(self, record: dict[str, Any]) -> None:

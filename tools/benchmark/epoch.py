@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 
@@ -65,7 +66,7 @@ def run_ours(trainer: Trainer) -> dict[str, float]:
 
 def _seconds(marks: list[float]) -> dict[str, float]:
     """The seconds of each part between four marks, and of the whole."""
-    parts = {part: end - start for part, start, end in zip(PARTS, marks, marks[1:], strict=True)}
+    parts = {part: end - start for part, (start, end) in zip(PARTS, pairwise(marks), strict=True)}
     return parts | {"whole": marks[-1] - marks[0]}
 
 

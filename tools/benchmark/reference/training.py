@@ -6,6 +6,7 @@ Shapes: B batch, M modality, H x W pixels, N samples, D width of a feature.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +40,7 @@ class ReferenceTrainer:
 
     Args:
         model: the model, on `device`.
-        loss: (features, logits, pid) to a dict of losses.
+        loss: model output and batch to a dict of losses.
         optimizer: the optimiser of its parameters.
         device: where the steps run.
     """
@@ -62,7 +63,8 @@ class ReferenceTrainer:
         pid, camera = pid.to(self.device), camera.to(self.device)
         with torch.autocast(self.device.type, torch.float16, enabled=self.half):
             output = forward(self.model, images, camera)
-            total = sum(self.loss(output.features, output.logits, pid).values())
+            # The loss reads nothing else of a batch.
+            total = sum(self.loss(output, SimpleNamespace(pid=pid)).values())
         self.scaler.scale(total).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
