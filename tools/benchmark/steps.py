@@ -104,7 +104,7 @@ def step_shares(trainer: Trainer, batch: Batch, *, repeats: int) -> dict[str, fl
     thread, since the backward pass has its own.
     """
     cuda = trainer.device.type == "cuda"
-    with profile(activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * cuda]) as profiler:
+    with profile(activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * cuda], acc_events=True) as profiler:
         for _ in range(repeats):
             trainer.train_step(batch)
         now(trainer.device)

@@ -183,7 +183,7 @@ def test_the_whole_at_once(synthetic, tmp_path, capsys):
 
 
 def test_an_unknown_subject_is_refused():
-    with pytest.raises(UserError, match=r"--only names sleep\. Allowed: train, infer"):
+    with pytest.raises(UserError, match=r"--only names sleep\. Allowed: train, stages"):
         main(["--only", "train,sleep"])
 
 
