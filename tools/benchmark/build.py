@@ -22,7 +22,7 @@ from engine.run_folder import RunFolder
 from engine.train import Trainer
 from modeling import build_loss, build_model
 from modeling.model import ReIDModel
-from tools.benchmark.reference.loading import JpegDataset, eval_transform, make_loader, train_transform
+from tools.benchmark.reference.loading import JpegDataset, eval_transform, train_transform
 from tools.benchmark.reference.training import ReferenceTrainer, make_optimizer
 from utils.seeding import seed_all
 
@@ -79,16 +79,16 @@ class Bench:
 
     @cached_property
     def data(self) -> ReIDData:
-        """The data set, which is drawn first if need be."""
+        """Load the data set, which is drawn first if need be."""
         return build_data(self.cfg)
 
     @property
     def size_hw(self) -> tuple[int, int]:
-        """Height and width of the images in pixels."""
+        """Return the height and width of the images in pixels."""
         return tuple(self.cfg.INPUT.SIZE_TRAIN)
 
     def changed(self, *opts: Any) -> Bench:
-        """The same with other values of some keys."""
+        """Return the same with other values of some keys."""
         cfg = self.cfg.clone()
         cfg.defrost()
         cfg.merge_from_list(list(opts))
@@ -96,16 +96,16 @@ class Bench:
         return replace(self, cfg=cfg)
 
     def by_batch(self) -> Iterator[Bench]:
-        """The same with each of the training batches to be measured."""
+        """Yield the same with each of the training batches to be measured."""
         for batch, per_identity in self.sizes.batches:
             yield self.changed("SOLVER.IMS_PER_BATCH", batch, "DATALOADER.NUM_INSTANCE", per_identity)
 
     def selecting_after(self, block: int) -> Bench:
-        """The same with the patch selection after a block of the backbone; 0 is after the last."""
+        """Return the same with the patch selection after a block of the backbone; 0 is after the last."""
         return self.changed("MODEL.SDTPS_BLOCK", block)
 
     def make_model(self) -> ReIDModel:
-        """A model on the device, with the same random weights every time."""
+        """Build a model on the device, with the same random weights every time."""
         seed_all(self.cfg.SOLVER.SEED)
         model = build_model(
             self.cfg, num_classes=len(self.data.train_pids), num_cameras=self.data.num_cameras, pretrained=False
@@ -113,7 +113,7 @@ class Bench:
         return model.to(self.device)
 
     def make_trainer(self, amp: str = "auto", *, compiled: bool = False, in_process: bool = True) -> Trainer:
-        """Our trainer of one epoch.
+        """Build our trainer, for one epoch.
 
         Args:
             amp: precision, as SOLVER.AMP.
@@ -133,7 +133,7 @@ class Bench:
         )
 
     def make_reference_trainer(self, like: Trainer) -> ReferenceTrainer:
-        """The reference's trainer, with the weights, losses and learning rates of ours."""
+        """Build the reference's trainer, with the weights, losses and learning rates of ours."""
         model = copy.deepcopy(like.state.model)
         by_name = dict(model.named_parameters())
         names = {id(parameter): name for name, parameter in like.state.model.named_parameters()}
@@ -144,12 +144,12 @@ class Bench:
         return ReferenceTrainer(model, build_loss(self.cfg), make_optimizer(groups), self.device)
 
     def make_reference_loader(self, like: Trainer) -> DataLoader:
-        """JPEGs in the order of our sampler, augmented with the settings of our trainer."""
+        """Load JPEGs in the order of our sampler, augmented with the settings of our trainer."""
         dataset = JpegDataset(self.data.train, self.data.labels, train_transform(self.size_hw, like.augment))
         return self._reference_loader(dataset, like.loader.batch_sampler)
 
     def make_reference_eval_loader(self, like: Trainer) -> DataLoader:
-        """Every query and then every gallery image as JPEGs: a sample that is both is loaded and encoded twice."""
+        """Load all queries and then the gallery as JPEGs: a sample that is in both is loaded and encoded twice."""
         split = self.data.test
         samples = [split.samples[i] for i in (*split.query, *split.gallery)]
         dataset = JpegDataset(samples, [s.pid for s in samples], eval_transform(self.size_hw, like.augment))
@@ -158,13 +158,19 @@ class Bench:
 
     def _reference_loader(self, dataset: JpegDataset, batches: Iterable[list[int]]) -> DataLoader:
         workers = self.cfg.DATALOADER.NUM_WORKERS
-        return make_loader(dataset, batches, workers=workers, pin_memory=self.device.type == "cuda")
+        return DataLoader(
+            dataset,
+            batch_sampler=batches,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=self.device.type == "cuda",
+        )
 
 
 def build_bench(
     config: str, *, root: Path, folder: Path, device: str, quick: bool = False, opts: tuple[Any, ...] = ()
 ) -> Bench:
-    """The experiment `config` of the configs folder on the synthetic set under `root`, with random weights.
+    """Load the experiment `config` of the configs folder, on the synthetic set under `root` and with random weights.
 
     Args:
         config: the YAML's path inside the configs folder.

@@ -65,7 +65,7 @@ def run_ours(trainer: Trainer) -> dict[str, float]:
 
 
 def _seconds(marks: list[float]) -> dict[str, float]:
-    """The seconds of each part between four marks, and of the whole."""
+    """Return the seconds of each part, between four marks, and of the whole."""
     parts = {part: end - start for part, (start, end) in zip(PARTS, pairwise(marks), strict=True)}
     return parts | {"whole": marks[-1] - marks[0]}
 

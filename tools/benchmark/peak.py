@@ -30,7 +30,7 @@ DTYPES = {"off": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def published_flops(device: torch.device) -> float | None:
-    """Operations per second of a known GPU in half precision, None for any other device."""
+    """Look up the operations per second of a GPU in half precision; None for an unknown GPU or a processor."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
@@ -39,7 +39,7 @@ def published_flops(device: torch.device) -> float | None:
 
 @cache
 def peak_flops(device: torch.device, amp: str) -> float:
-    """Operations per second in the precision SOLVER.AMP `amp`, by large matrix products where none are published."""
+    """Return the operations per second in precision `amp` (SOLVER.AMP), measured unless they are published."""
     published = published_flops(device)
     if published and amp != "off":
         return published

@@ -19,7 +19,7 @@ GIGA = 1e9
 
 
 def training_block(num_blocks: int) -> int:
-    """The block that training selects after: a third of the way, 4 of the 12 of ViT-B-16."""
+    """Return the block that training selects after: a third of the way, 4 of the 12 of ViT-B-16."""
     return max(1, num_blocks // 3)
 
 
@@ -31,7 +31,7 @@ def measure_stages(bench: Bench) -> Iterator[Row]:
 
 
 def _measure_inference(bench: Bench) -> Iterator[Row]:
-    """Samples per second from floats on the device: in bfloat16 on CUDA, in float32 on the CPU."""
+    """Start from floats on the device, and compute in bfloat16 on CUDA and in float32 on the CPU."""
     last = bench.make_model().eval()
     blocks = [k for k in BLOCKS if k < last.backbone.num_blocks] or [training_block(last.backbone.num_blocks)]
     models = {0: last} | {k: bench.selecting_after(k).make_model().eval() for k in blocks}

@@ -91,7 +91,7 @@ def measure_compile(bench: Bench) -> Iterator[Row]:
 
 
 def reference_images(trainer: Trainer, batch: Batch) -> list[torch.Tensor]:
-    """The batch as the reference's loader hands it over: normalised floats by modality on the CPU, pinned for CUDA."""
+    """Make of a batch what the reference's loader gives: normalised floats by modality on the CPU, pinned for CUDA."""
     normalized = trainer.evaluate.transform(batch.images, batch.present)
     images = [one.contiguous() for one in normalized.unbind(1)]
     return [one.pin_memory() for one in images] if trainer.device.type == "cuda" else images

@@ -20,12 +20,12 @@ class Timing:
 
     @property
     def median(self) -> float:
-        """Median in seconds."""
+        """Return the median in seconds."""
         return statistics.median(self.seconds)
 
     @property
     def spread(self) -> float:
-        """Interquartile range as a share of the median; 0 with a single repetition."""
+        """Return the interquartile range as a share of the median; 0 with a single repetition."""
         if len(self.seconds) < 2:
             return 0.0
         low, _, high = statistics.quantiles(self.seconds, n=4, method="inclusive")
@@ -47,7 +47,7 @@ class Row:
     """The larger of the two interquartile ranges, as a share of the median."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The row for the JSON file, with numbers rounded to four digits."""
+        """Return the row for the JSON file, with numbers rounded to four digits."""
         return {key: float(f"{v:.4g}") if isinstance(v, float) else v for key, v in asdict(self).items()}
 
 
@@ -94,14 +94,14 @@ def compare(
 
 
 def now(device: torch.device) -> float:
-    """The host's clock in seconds, once the device has finished what it was given."""
+    """Wait until the device has finished what it was given, and read the host's clock in seconds."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def peak_memory(call: Callable[[], Any], device: torch.device) -> int | None:
-    """Bytes that `call` needs at its peak beyond what is held before it; None where the system cannot tell.
+    """Measure the bytes that `call` needs at its peak beyond those held before; None where the system cannot tell.
 
     On CUDA these are the allocator's bytes. On the CPU it is the resident set, whose peak Linux lets a process reset.
     """
@@ -121,6 +121,6 @@ def peak_memory(call: Callable[[], Any], device: torch.device) -> int | None:
 
 
 def _resident(field: str) -> int:
-    """Bytes in a field of /proc/self/status."""
+    """Read the bytes in a field of /proc/self/status."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(dict(line.split(":", 1) for line in lines)[field].split()[0])

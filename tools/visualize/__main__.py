@@ -48,12 +48,12 @@ class Job:
 
     @cached_property
     def subject(self) -> Subject:
-        """Model and test set."""
+        """Load model and test set."""
         return build_subject(self.cfg, self.args.weights)
 
     @property
     def images(self) -> list[int]:
-        """Positions in the split: those of --images, or a few that are spread over it."""
+        """Find the positions in the split of --images, or of a few that are spread over it."""
         samples = self.subject.split.samples
         return find_samples(samples, self.args.images) if self.args.images else spread(IMAGES, len(samples))
 

@@ -41,7 +41,7 @@ def draw_ranks(subject: Subject, query: int, folder: Path, *, dpi: int) -> Pictu
 
 
 def strip_size(cell: tuple[float, float], *, beside: bool) -> tuple[float, float]:
-    """Compute the width and height in inches of a sample's images side by `beside`, or else one below the other."""
+    """Compute the width and height in inches of a sample's images side by side (`beside`) or one below the other."""
     width, height = cell
     count = len(MODALITIES)
     if beside:

@@ -39,17 +39,17 @@ class Subject:
 
     @property
     def split(self) -> EvalSplit:
-        """The split whose images are shown."""
+        """Return the split whose images are shown."""
         return self.evaluator.split
 
     @property
     def descriptor(self) -> str:
-        """The name of the descriptor that the gallery is ranked by."""
+        """Return the name of the descriptor that the gallery is ranked by."""
         return self.model.descriptor
 
     @cached_property
     def descriptors(self) -> dict[str, torch.Tensor]:
-        """(N, D) float32 by name, on the CPU, as they are ranked (scaled if the evaluator does so)."""
+        """Encode the split: (N, D) float32 by name, on the CPU, scaled as the evaluator scales them for ranking."""
         setting = self.evaluator.missing
         descriptors = self.evaluator.encode(self.model, [setting])[setting].descriptors
         scale = self.evaluator.normalize_features
@@ -57,7 +57,7 @@ class Subject:
 
     @cached_property
     def ranking(self) -> Ranking:
-        """The gallery as it is ranked for each query."""
+        """Rank the gallery for each query."""
         return Ranking.from_split(self.descriptors[self.descriptor], self.split, reranked=self.evaluator.rerank)
 
     @torch.inference_mode()
@@ -85,7 +85,7 @@ class Subject:
 
     @property
     def display_hw(self) -> tuple[int, int]:
-        """Height and width of images in pictures, in the proportions that the model sees."""
+        """Return the height and width of images in pictures, in the proportions that the model sees."""
         factor = max(1.0, DISPLAY_SIDE / max(self.size_hw))
         return round(self.size_hw[0] * factor), round(self.size_hw[1] * factor)
 

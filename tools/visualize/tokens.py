@@ -52,12 +52,12 @@ class Part:
 
     @property
     def kept(self) -> np.ndarray:
-        """(N,) bool."""
+        """Return the kept patches as a mask (N,) bool."""
         return kept_patches(self.indices, len(self.score))
 
     @property
     def shown(self) -> Tensor:
-        """The weights of the tokens that are shown, as multiples of an even mixture."""
+        """Return the weights of the tokens that are shown, as multiples of an even mixture."""
         return self.weights[self.tokens] * len(self.indices)
 
 

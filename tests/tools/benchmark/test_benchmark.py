@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from torch._dynamo.exc import TorchDynamoException
+from torch.utils.data import DataLoader
 
-from data.loading.augment import TrainAugment
 from engine.metrics import evaluate_ranking
 from engine.reranking import rerank
 from tools.benchmark.__main__ import DEFAULT, main
@@ -89,13 +89,11 @@ def test_the_reference_epoch_scores_like_our_evaluator(bench):
 def test_the_reference_images_equal_ours(bench):
     """With all random transforms off, the reference's images are ours."""
     trainer = bench.make_trainer("off")
-    plain = TrainAugment(
-        flip_prob=0.0, pad_pixels=0, erase_prob=0.0, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), sync_geometry=True
-    )
+    plain = replace(trainer.augment, flip_prob=0, pad_pixels=0, erase_prob=0, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
     for transform in (loading.train_transform, loading.eval_transform):
         dataset = loading.JpegDataset(bench.data.train, bench.data.labels, transform(bench.size_hw, plain))
         order = trainer.loader.batch_sampler.batches.tolist()
-        loader = loading.make_loader(dataset, order, workers=0, pin_memory=False)
+        loader = DataLoader(dataset, batch_sampler=order)
         for (images, pid, camera), batch in zip(loader, trainer.loader, strict=True):
             expected = plain(batch.images, batch.present, torch.Generator())
             torch.testing.assert_close(torch.stack(images, dim=1), expected, atol=1e-6, rtol=0)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from data.sample import Sample
 from data.splits import EvalSplit
 from engine.reranking import rerank
+from modeling.selection import Selection
 from tests.helpers.backbone import make_backbone
 from tools.visualize.attention import patch_attention, recorded_attention, rollout
 from tools.visualize.curves import gather, short_names
@@ -21,7 +22,7 @@ from tools.visualize.ranks import spread_queries
 from tools.visualize.sheet import dim_dropped, kept_patches, to_pixels
 from tools.visualize.style import new_figure
 from tools.visualize.subject import find_samples, spread
-from tools.visualize.tokens import Part, choose_tokens, effective_patches, notes, on_patches
+from tools.visualize.tokens import Part, choose_tokens, effective_patches, notes, on_patches, read_parts
 from tools.visualize.tsne import embed, principal_components
 from utils.errors import UserError
 
@@ -64,6 +65,14 @@ def test_notes_say_how_many_are_kept_and_where():
     assert notes(part, torch.tensor([[1.0, 0.0, 0.5, 0.1]])) == [
         "2 of 4; 75 % on the\nobject (of all: 40 %)", *tokens,
     ]  # fmt: skip
+
+
+def test_kept_patches_that_are_not_aggregated_have_no_tokens():
+    selection = Selection(indices=(torch.tensor([[0, 2]]),), score=(torch.zeros(1, 4),), weights=None, parts={})
+    (part,) = read_parts(selection, None)
+    assert part.tokens == [] and notes(part, None) == ["2 of 4"]
+    with pytest.raises(UserError, match="does not aggregate"):
+        read_parts(selection, (0,))
 
 
 # --------------------------------------------------------------------------------------------------------- ranking

@@ -5,13 +5,12 @@ Shapes: B batch, M modality, H x W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-import torch
 from PIL import Image
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision import transforms as T
 
 from data.loading.augment import TrainAugment
@@ -67,21 +66,3 @@ class JpegDataset(Dataset):
         sample = self.samples[index]
         images = [self.transform(Image.open(path).convert("RGB")) for path in sample.paths]
         return images, int(self.labels[index]), sample.camera
-
-
-def collate(items: list[Item]) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Stack samples to images (B, 3, H, W) for each modality, labels (B,) and cameras (B,)."""
-    images, labels, cameras = zip(*items, strict=True)
-    return [torch.stack(one) for one in zip(*images, strict=True)], *map(torch.tensor, (labels, cameras))
-
-
-def make_loader(dataset: JpegDataset, batches: Iterable[list[int]], *, workers: int, pin_memory: bool) -> DataLoader:
-    """Make a loader of `batches`, which are lists of positions in the data set."""
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        collate_fn=collate,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=pin_memory,
-    )
