@@ -1,4 +1,4 @@
-"""A training step: samples per second, share of the device's peak, memory, and where the time goes."""
+"""A training step: samples per second, share of the device's arithmetic rate, memory, and where the time goes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data.sample import Batch
 from engine.train import Trainer
 from modeling.complexity import count_complexity
 from tools.benchmark.build import Bench
-from tools.benchmark.peak import DTYPES, peak_flops, published_flops
+from tools.benchmark.peak import peak_flops
 from tools.benchmark.timing import Row, compare, now, peak_memory, timing_row
 
 GIB = 2**30
@@ -29,7 +29,7 @@ def measure_training(bench: Bench) -> Iterator[Row]:
     """Compare training steps on one batch, for each batch size.
 
     Our step starts from bytes and augments them; the reference's starts from what its worker processes would have
-    made of them. Both are charged the model's own multiply-adds, three times for forward and backward (MFU), whatever
+    made of them. Both are charged the model's own multiply-adds, three times for forward and backward, whatever
     they compute beyond. Every step measured here takes the diagnostics that training takes every SOLVER.LOG_PERIOD
     steps.
     """
@@ -60,10 +60,9 @@ def _measure_step(bench: Bench) -> Iterator[Row]:
     for amp, trainer in trainers.items():
         title = f"{'fp32' if amp == 'off' else amp}, batch {len(batch)}"
         yield timing_row(f"step, {title}", times[amp], times["reference"], samples=len(batch))
-        yield Row(name=f"share of peak (MFU), {title}", unit="%", ours=rates[amp], reference=rates["reference"])
-        source = "published" if published_flops(device) and amp != "off" else "measured"
-        peak = peak_flops(device, amp) / 1e12
-        yield Row(name=f"that peak, {DTYPES[amp]}, {source}", unit="TFLOP/s", ours=peak)
+        name = f"share of the rate of large matrix products, {title}"
+        yield Row(name=name, unit="%", ours=rates[amp], reference=rates["reference"])
+        yield Row(name=f"that rate, {title}", unit="TFLOP/s", ours=peak_flops(device, amp) / 1e12)
         if memory[amp] is not None and memory["reference"] is not None:
             ours, theirs = memory[amp] / GIB, memory["reference"] / GIB
             ratio = theirs / ours if ours > 0 else None

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from configs import DEFAULT_CONFIG, get_cfg
 from tools.visualize.attention import draw_attention
@@ -81,19 +82,21 @@ class Job:
 
     def failures(self) -> list[Picture]:
         """Draw one picture."""
-        return [draw_failures(self.subject, self.args.count, self.folder, dpi=self.args.dpi)]
+        return self._draw(draw_failures, self.subject, self.args.count)
 
     def tsne(self) -> list[Picture]:
         """Draw one picture."""
-        options = {"num_ids": self.args.ids, "method": self.args.method, "dpi": self.args.dpi}
-        return [draw_tsne(self.subject, self.folder, **options)]
+        return self._draw(partial(draw_tsne, num_ids=self.args.ids, method=self.args.method), self.subject)
 
     def curves(self) -> list[Picture]:
         """Draw one picture."""
-        return [draw_curves(self.args.run or [Path(self.cfg.OUTPUT_DIR)], self.folder, dpi=self.args.dpi)]
+        return self._draw(draw_curves, self.args.run or [Path(self.cfg.OUTPUT_DIR)])
 
-    def _draw_each(self, draw: Callable[..., Picture], wanted: Sequence[int]) -> list[Picture]:
-        return [draw(number, self.folder, dpi=self.args.dpi) for number in dict.fromkeys(wanted)]
+    def _draw(self, draw: Callable[..., Picture], *what: Any) -> list[Picture]:
+        return [draw(*what, self.folder, dpi=self.args.dpi)]
+
+    def _draw_each(self, draw: Callable[..., Picture], numbers: Sequence[int]) -> list[Picture]:
+        return [self._draw(draw, number)[0] for number in dict.fromkeys(numbers)]
 
 
 OPTIONS: dict[str, dict] = {

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tools.visualize.ranking import Match, mistaken_for
-from tools.visualize.ranks import draw_strip, strip_size
-from tools.visualize.sheet import Sheet, cell_size
+from tools.visualize.ranks import Strips
+from tools.visualize.sheet import Sheet
 from tools.visualize.style import FAINT, Picture, save
 from tools.visualize.subject import Subject
 from utils.errors import UserError
@@ -32,26 +32,22 @@ def draw_failures(subject: Subject, count: int, folder: Path, *, dpi: int) -> Pi
     queries = [query for query in ranking.by_ap()[:count] if ranking.ap[query] < 1]
     if not queries:
         raise UserError("There are no failures: every query finds all its matches before anything else.")
-    cell = cell_size(subject.display_hw, CELL)
-    beside = cell[1] >= cell[0]
-    width, height = strip_size(cell, beside=beside)
+    beside = subject.display_hw[0] >= subject.display_hw[1]
+    strips = Strips(subject, CELL, beside=beside)
+    width, height = strips.size
     row_height = HEAD + height + NOTE + 0.15
     sheet = Sheet(LEFT + (WRONG_SHOWN + 2) * (width + GAP) + 0.34, TOP + len(queries) * row_height)
-    sheet.title(
-        LEFT,
-        0.12,
-        f"The {len(queries)} worst of {len(ranking.by_ap())} queries",
-        f"descriptor '{subject.descriptor}', mAP {100 * float(ranking.ap.nanmean()):.1f} %",
-    )
+    subtitle = f"descriptor '{subject.descriptor}', mAP {100 * float(ranking.ap.nanmean()):.1f} %"
+    sheet.title(LEFT, 0.12, f"The {len(queries)} worst of {len(ranking.by_ap())} queries", subtitle)
     for row, query in enumerate(queries):
         y = TOP + row * row_height
         index, matches = int(split.query[query]), ranking.matches(query)
         sheet.text(LEFT, y, split.samples[index].name, fontweight="bold")
         sheet.text(LEFT, y + 0.16, explain(matches, split.pids, float(ranking.ap[query])), fontsize=7.5, color=FAINT)
-        draw_strip(sheet, subject, index, LEFT, y + HEAD, cell, match=None, beside=beside)
+        strips.draw(sheet, LEFT, y + HEAD, index)
         for column, match in enumerate(pick(matches), start=1):
             x = LEFT + column * (width + GAP) + (0.3 if match.correct else 0.15)
-            draw_strip(sheet, subject, match.index, x, y + HEAD, cell, match=match, beside=beside)
+            strips.draw(sheet, x, y + HEAD, match.index, match)
     path = save(sheet.figure, folder / "failures.png", dpi=dpi)
     direction = "side by side" if beside else "one below the other"
     return Picture(path, "Failures", CAPTION.format(direction=direction))

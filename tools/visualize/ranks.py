@@ -23,68 +23,55 @@ CAPTION = (
 def draw_ranks(subject: Subject, query: int, folder: Path, *, dpi: int) -> Picture:
     """Draw the picture of the `query`-th query of the split."""
     split, matches = subject.split, subject.ranking.matches(query)
-    index = int(split.query[query])
-    sample, shown = split.samples[index], matches[:SHOWN]
-    cell = cell_size(subject.display_hw, CELL)
-    width, height = strip_size(cell, beside=False)
+    sample, shown = split.samples[split.query[query]], matches[:SHOWN]
+    strips = Strips(subject, CELL, beside=False)
+    width, height = strips.size
     sheet = Sheet(max(LEFT + (len(shown) + 1) * (width + GAP) + 0.24, 7.0), TOP + height + NOTE)
     sheet.title(LEFT, 0.12, f"Query {sample.name}", describe(subject, query, matches))
     for m, name in enumerate(MODALITIES):
-        sheet.row_label(LEFT, TOP + m * (cell[1] + INNER) + cell[1] / 2, name)
-    draw_strip(sheet, subject, index, LEFT, TOP, cell, match=None, beside=False)
+        sheet.row_label(LEFT, TOP + (m + 0.5) / len(MODALITIES) * height, name)
+    strips.draw(sheet, LEFT, TOP, split.query[query])
     for column, match in enumerate(shown, start=1):
-        x = LEFT + 0.2 + column * (width + GAP)
-        draw_strip(sheet, subject, match.index, x, TOP, cell, match=match, beside=False)
+        strips.draw(sheet, LEFT + 0.2 + column * (width + GAP), TOP, match.index, match)
     path = save(sheet.figure, folder / f"ranks_{query}_{Path(sample.name).stem}.png", dpi=dpi)
     distance = "re-ranked" if subject.ranking.reranked else "Euclidean"
     return Picture(path, f"Ranking for {sample.name}", CAPTION.format(group=split.protocol, distance=distance))
 
 
-def strip_size(cell: tuple[float, float], *, beside: bool) -> tuple[float, float]:
-    """Compute the width and height in inches of a sample's images side by side (`beside`) or one below the other."""
-    width, height = cell
-    count = len(MODALITIES)
-    if beside:
-        return count * (width + INNER) - INNER, height
-    return width, count * (height + INNER) - INNER
-
-
-def draw_strip(
-    sheet: Sheet,
-    subject: Subject,
-    index: int,
-    x: float,
-    y: float,
-    cell: tuple[float, float],
-    *,
-    match: Match | None,
-    beside: bool,
-) -> None:
-    """Draw a sample's images in one frame, with its rank above and its identity, group and distance below.
+class Strips:
+    """Draws samples of `subject`, each as a strip of all its images in one frame.
 
     Args:
-        sheet: the sheet to draw on.
-        subject: the model and its test set.
-        index: the sample's position in the split.
-        x: left edge of the frame in inches.
-        y: upper edge of the frame in inches.
-        cell: width and height of one image in inches.
-        match: its place in the ranking; None for the query.
-        beside: put the images side by side, or else one below the other.
+        subject: a model and its test set.
+        longer: inches of the longer side of an image.
+        beside: put the images side by side instead of one below the other.
     """
-    for m, image in enumerate(subject.pixels(index)):
-        right, down = (m * (cell[0] + INNER), 0.0) if beside else (0.0, m * (cell[1] + INNER))
-        show_image(sheet.axes(x + right, y + down, *cell), image)
-    head, colour, note = "query", INK, [f"id {subject.split.samples[index].pid}", subject.group_name(index)]
-    if match is not None:
-        head = f"{match.rank} \N{CHECK MARK}" if match.correct else f"{match.rank} \N{BALLOT X}"
-        colour = CORRECT if match.correct else WRONG
-        note.append(f"d {match.distance:.3f}")
-    width, height = strip_size(cell, beside=beside)
-    sheet.frame(x, y, width, height, colour, dashed=colour == WRONG)
-    middle = x + width / 2
-    sheet.text(middle, y - 0.07, head, ha="center", va="baseline", color=colour, fontweight="bold", fontsize=9)
-    sheet.text(middle, y + height + 0.07, "\n".join(note), ha="center", fontsize=6.5, color=FAINT)
+
+    def __init__(self, subject: Subject, longer: float, *, beside: bool) -> None:
+        self.subject = subject
+        self.cell = cell_size(subject.display_hw, longer)
+        self.steps = [m * (self.cell[1 - beside] + INNER) for m in range(len(MODALITIES))]
+        self.beside = beside
+        last = self.steps[-1]
+        self.size = (last + self.cell[0], self.cell[1]) if beside else (self.cell[0], last + self.cell[1])
+        """Width and height of a strip in inches."""
+
+    def draw(self, sheet: Sheet, x: float, y: float, index: int, match: Match | None = None) -> None:
+        """Draw sample `index` at (x, y), its rank above and its identity below; without a match it is the query."""
+        for step, image in zip(self.steps, self.subject.pixels(index), strict=True):
+            corner = (x + step, y) if self.beside else (x, y + step)
+            show_image(sheet.axes(*corner, *self.cell), image)
+        head, colour = "query", INK
+        note = f"id {self.subject.split.samples[index].pid}\n{self.subject.group_name(index)}"
+        if match is not None:
+            head = f"{match.rank} \N{CHECK MARK}" if match.correct else f"{match.rank} \N{BALLOT X}"
+            colour = CORRECT if match.correct else WRONG
+            note += f"\nd {match.distance:.3f}"
+        width, height = self.size
+        sheet.frame(x, y, width, height, colour, dashed=colour == WRONG)
+        style = {"ha": "center", "va": "baseline", "color": colour, "fontweight": "bold", "fontsize": 9}
+        sheet.text(x + width / 2, y - 0.07, head, **style)
+        sheet.text(x + width / 2, y + height + 0.07, note, ha="center", fontsize=6.5, color=FAINT)
 
 
 def spread_queries(by_ap: Sequence[int], count: int) -> list[int]:

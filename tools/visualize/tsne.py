@@ -28,9 +28,9 @@ TITLES = {"tsne": "t-SNE", "pca": "PCA"}
 PERPLEXITY = 30.0
 SEED = 0
 CAPTION = (
-    "{method} of {shown} of the {total} test identities, one colour each. Left: the descriptor '{descriptor}', which "
-    "the gallery is ranked by, with a shape per {group} and the number of each identity at the centre of its points. "
-    "Right: the globals of the single modalities together, in the same colours, with a shape per modality. {warning}"
+    "{shown}, with a colour per identity. Left: the descriptor '{descriptor}', which the gallery is ranked by, with a "
+    "shape per {group} and the number of each identity at the centre of its points. Right: the globals of the single "
+    "modalities together, in the same colours, with a shape per modality. {warning}"
 )
 WARNINGS = {
     "tsne": "t-SNE keeps neighbours together; distances between clusters and their sizes mean nothing.",
@@ -62,14 +62,7 @@ def draw_tsne(subject: Subject, folder: Path, *, dpi: int, num_ids: int, method:
     right.set_title("globals of the modalities")
     title = f"{TITLES[method]} of {len(chosen)} of {len(pids)} test identities, {len(rows)} samples"
     figure.suptitle(title, x=0.004, ha="left", fontsize=11, fontweight="bold")
-    caption = CAPTION.format(
-        method=TITLES[method],
-        shown=len(chosen),
-        total=len(pids),
-        descriptor=subject.descriptor,
-        group=split.protocol,
-        warning=WARNINGS[method],
-    )
+    caption = CAPTION.format(shown=title, descriptor=subject.descriptor, group=split.protocol, warning=WARNINGS[method])
     return Picture(save(figure, folder / "tsne.png", dpi=dpi), "Features in the plane", caption)
 
 
