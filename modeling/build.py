@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+from typing import NamedTuple
 
 from yacs.config import CfgNode
 
-from configs.places import Place, sdtps_places
 from modeling.backbone.pretrained import load_pretrained
 from modeling.backbone.vit import ViTBackbone
 from modeling.branches.atmoe import ATMoE
@@ -99,6 +99,25 @@ def _build_selection(model: CfgNode, backbone: ViTBackbone) -> SDTPS | EarlySDTP
         stages[place.block] = _build_sdtps(model, width, num_tokens, place)
         num_tokens = stages[place.block].num_outputs
     return EarlySDTPS(stages) if early else stages[0]
+
+
+class Place(NamedTuple):
+    """One selection."""
+
+    block: int
+    """Blocks of the backbone before it; 0 stands for all."""
+    sparse_ratio: float
+    aggr_ratio: float
+
+
+def sdtps_places(model: CfgNode) -> list[Place]:
+    """The places of cfg.MODEL, in the order of the blocks."""
+    blocks = model.SDTPS_BLOCK if isinstance(model.SDTPS_BLOCK, list) else [model.SDTPS_BLOCK]
+    ratios = (
+        value if isinstance(value, list) else [value] * len(blocks)
+        for value in (model.SDTPS_SPARSE_RATIO, model.SDTPS_AGGR_RATIO)
+    )
+    return [Place(*values) for values in zip(blocks, *ratios, strict=True)]
 
 
 def _build_sdtps(model: CfgNode, width: int, num_patches: int, place: Place) -> SDTPS:

@@ -1,0 +1,4 @@
+"""Patch selection."""
+
+SCORES = dict.fromkeys(("sdtps", "centre"))
+AGGREGATIONS = dict.fromkeys(("learned", "none"))
