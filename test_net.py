@@ -49,7 +49,7 @@ def main() -> int:
     data = build_data(cfg)
     model = load_model(cfg, data, content, str(weights)).to(device)
     rows = score_settings(build_evaluator(cfg, data.test, model, device), model, args.missing, name=weights.name)
-    folder.write_results({"weights": str(weights), "headline": model.feat, "rows": rows}, name=TEST_RESULTS)
+    folder.write_results({"weights": str(weights), "headline": model.descriptor, "rows": rows}, name=TEST_RESULTS)
     logger.info("%s\nFigures: %s", format_table(rows), folder.path / TEST_RESULTS)
     return 0
 

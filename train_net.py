@@ -139,7 +139,7 @@ def _results(cfg: CfgNode, trainer: Trainer, rows: list[dict[str, Any]], complex
     speeds = [record["samples_per_s"] for record in trainer.folder.records() if "samples_per_s" in record]
     return {
         "data_set": cfg.DATASETS.NAMES,
-        "headline": trainer.state.model.feat,
+        "headline": trainer.state.model.descriptor,
         "seed": cfg.SOLVER.SEED,
         "rows": rows,
         "complexity": complexity.as_dict(),

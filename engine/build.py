@@ -21,10 +21,10 @@ from engine.parallel import GatheredLoss, parallel_forward
 from engine.precision import Precision, resolve_precision
 from engine.run_folder import RunFolder
 from engine.train import Trainer, TrainOptions, TrainState
-from modeling import build_loss, build_model
+from modeling import build_loss, build_model, build_observers
+from modeling.checkpoint_names import upgrade_names
 from modeling.demo_checkpoints import from_original
 from modeling.model import ReIDModel
-from modeling.selection.diagnostics import SDTPSDiagnostics
 from solver import build_optimizer, build_schedule
 from utils import distributed
 from utils.errors import UserError
@@ -49,7 +49,7 @@ def load_model(cfg: CfgNode, data: ReIDData, content: dict[str, Any], source: st
         num_classes=len(content.get("pids", data.train_pids)),
         num_cameras=content.get("num_cameras", data.num_cameras),
     )
-    load_model_state(model, content.get("model", content), source)
+    load_model_state(model, upgrade_names(content.get("model", content)), source)
     return model
 
 
@@ -66,12 +66,12 @@ def build_evaluator(cfg: CfgNode, split: EvalSplit, model: ReIDModel, device: to
         loader=build_eval_loader(cfg, split, device),
         transform=build_normalization(cfg),
         precision=resolve_precision(cfg.SOLVER.AMP, device),
-        headline=model.feat,
+        headline=model.descriptor,
         normalize_features=cfg.TEST.FEAT_NORM,
         rerank=cfg.TEST.RE_RANKING,
         flip=cfg.TEST.FLIP,
         missing=cfg.TEST.MISS,
-        coverage=patch_coverage(split.samples, model.backbone.grid) if model.sdtps is not None else None,
+        coverage=patch_coverage(split.samples, model.backbone.grid) if model.selections else None,
     )
 
 
@@ -101,10 +101,10 @@ def build_trainer(
     forward, loss = CompiledModel(model) if solver.COMPILE else model, build_loss(cfg)
     if distributed.is_active():
         forward, loss = parallel_forward(forward), GatheredLoss(loss)
-    diagnostics = None
-    if model.sdtps is not None:
-        diagnostics = SDTPSDiagnostics(model.sdtps, period=solver.LOG_PERIOD, num_patches=model.backbone.num_patches)
-        evaluator = replace(evaluator, observe=diagnostics.moved)
+    observers = build_observers(cfg, model)
+    diagnostics = observers[0] if observers else None
+    if diagnostics is not None:
+        evaluator = replace(evaluator, observe=diagnostics.after_evaluation)
     return Trainer(
         state,
         options,
@@ -115,7 +115,6 @@ def build_trainer(
         folder=folder,
         precision=precision,
         forward=forward,
-        pass_present=model.drop_missing,
         diagnostics=diagnostics,
     )
 

@@ -113,8 +113,8 @@ class Evaluator:
                 batch = batch.to(self.precision.device)
                 images = self.transform(batch.images, batch.present)
                 with self.precision.autocast():
-                    if blank is None and not model.drop_missing and any(s != NOTHING for s in settings):
-                        blank = blank_tokens(model, images)
+                    if blank is None and not model.drop_absent and any(s != NOTHING for s in settings):
+                        blank = model.blank_tokens(images)
                     views = [images, images.flip(-1)] if self.flip else [images]
                     tokens = [model.encode(view, batch.camera) for view in views]
                     for setting in settings:
@@ -159,8 +159,7 @@ class Evaluator:
         gone = torch.tensor(absent_modalities(setting), device=batch.present.device)
         present = batch.present & ~gone
         if setting != NOTHING and blank is not None:
-            of_camera = blank[batch.camera] if len(blank) > 1 else blank  # (B or 1, 1, L, W)
-            tokens = [torch.where(gone[:, None, None], of_camera, of_view) for of_view in tokens]
+            tokens = [model.without(of_view, gone, batch.camera, blank) for of_view in tokens]
         return [model.decode(of_view, present) for of_view in tokens]
 
     def rank(self, features: Tensor) -> RankingResult:
@@ -174,12 +173,6 @@ class Evaluator:
         if self.rerank:
             return rank_distances(rerank(features[query], features[gallery]), *labels)
         return evaluate_ranking(features[query], *labels[:2], features[gallery], *labels[2:])
-
-
-def blank_tokens(model: ReIDModel, images: Tensor) -> Tensor:
-    """What `model.encode` makes of an empty image, by camera where the model tells them apart: (cameras, 1, L, W)."""
-    cameras = torch.arange(max(1, model.backbone.num_cameras), device=images.device)
-    return model.encode(images.new_zeros(len(cameras), 1, *images.shape[2:]), cameras)
 
 
 def as_percent(result: RankingResult) -> dict[str, float]:

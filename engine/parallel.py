@@ -3,20 +3,21 @@
 Each process has L, the loss of the whole batch: it gathers everybody's features and logits (`GatheredLoss`). Gathering
 sums in its backward pass what all processes send to a row, so a row's gradient is that of n L; and averaging the n
 processes' gradients of the weights, each over its own rows, makes that the gradient of L. The same holds for the batch
-normalisations, which gather as well (`modeling.norm`).
+normalisations, which gather as well (`modeling.layers.BatchNorm`).
 
 Drop path, dropout and Gumbel noise are drawn by each process for its own rows; augmentation as one process would.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import fields, replace
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from data.sample import Batch
 from modeling.model import ReIDOutput
 from utils import distributed
 
@@ -28,20 +29,15 @@ class GatheredLoss(nn.Module):
         super().__init__()
         self.loss = loss
 
-    def forward(
-        self,
-        features: Mapping[str, Tensor],
-        logits: Mapping[str, Tensor],
-        pid: Tensor,
-        counted: Mapping[str, Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        """Losses of the batch of which this process holds a part; the arguments are those of `ReIDLoss`."""
+    def forward(self, output: ReIDOutput, batch: Batch) -> dict[str, Tensor]:
+        """Return the losses of the batch of which this process holds a part; the arguments are those of `ReIDLoss`."""
         features, logits = (
             {name: distributed.gather_rows(rows.float()) for name, rows in by_head.items()}
-            for by_head in (features, logits)
+            for by_head in (output.features, output.logits)
         )
-        counted = {name: distributed.gather_rows(rows) for name, rows in (counted or {}).items()}
-        return self.loss(features, logits, distributed.gather_rows(pid), counted)
+        present = {name: distributed.gather_rows(rows) for name, rows in output.present.items()}
+        output = replace(output, features=features, logits=logits, present=present)
+        return self.loss(output, replace(batch, pid=distributed.gather_rows(batch.pid)))
 
 
 def parallel_forward(model: nn.Module) -> Callable[..., ReIDOutput]:

@@ -20,7 +20,7 @@ from engine.precision import Precision
 from engine.run_folder import RunFolder
 from engine.watch import LossWatch
 from modeling.model import ReIDOutput
-from modeling.selection.diagnostics import SDTPSDiagnostics
+from modeling.selection.diagnostics import SelectionDiagnostics
 from solver.schedule import EpochSchedule
 from utils import distributed
 from utils.errors import UserError
@@ -110,8 +110,6 @@ class Trainer:
         evaluate: scores the model: {'score': headline figure, 'eval': {descriptor: {metric: value}}, ...}.
         folder: where everything is written.
         forward: what a training step calls, where that is not the model itself (compiled, distributed).
-        pass_present: tell the model which modalities are there; where it takes an absent one for an empty image, as
-            `augment` gives it, it needs not know.
         diagnostics: gathers figures on the patch selection, where there is one.
     """
 
@@ -127,8 +125,7 @@ class Trainer:
         folder: RunFolder,
         precision: Precision,
         forward: Callable[..., ReIDOutput] | None = None,
-        pass_present: bool = False,
-        diagnostics: SDTPSDiagnostics | None = None,
+        diagnostics: SelectionDiagnostics | None = None,
     ) -> None:
         self.state = state
         self.options = options
@@ -137,7 +134,6 @@ class Trainer:
         self.augment = augment
         self.evaluate = evaluate
         self.forward = state.model if forward is None else forward
-        self.pass_present = pass_present
         self.diagnostics = diagnostics
         self.folder = folder
         self.precision = precision
@@ -223,14 +219,14 @@ class Trainer:
         present = self.augment.drop_modalities(batch.present, self.generator)
         images = self.augment(batch.images, present, self.generator)
         with self.precision.autocast():
-            output = self.forward(images, batch.camera, present if self.pass_present else None)
-            losses = self.loss(output.features, output.logits, batch.pid, output.counted)
+            output = self.forward(images, batch.camera, present)
+            losses = self.loss(output, batch)
         total = torch.stack(list(losses.values())).sum()
 
         state.optimizer.zero_grad(set_to_none=True)
         state.scaler.scale(total).backward()
         if self.diagnostics is not None:
-            self.diagnostics.add(state.step, output.selection, present, state.scaler)
+            self.diagnostics.after_backward(state.step, output, present, state.scaler)
         if options.clip_grad_norm:
             state.scaler.unscale_(state.optimizer)
             nn.utils.clip_grad_norm_(state.model.parameters(), options.clip_grad_norm)

@@ -30,6 +30,7 @@ TOWER = "BACKBONE.base."
 CAMERAS = ("BACKBONE.cv_embed", "BACKBONE.sie_embed", "BACKBONE.base.sie_embed")
 """Names of the camera embedding, (cameras, 1, W) or (cameras, W)."""
 FUSION = "generalFusion."
+SELECTION = "branches.sdtps.selection."
 SHORT = dict(zip(MODALITIES, ("r", "n", "t"), strict=True))
 LONG = dict(zip(MODALITIES, ("rgb", "nir", "tir"), strict=True))
 
@@ -45,20 +46,23 @@ SUFFIXES = {
 MODULES: dict[str, str] = {
     **{f"heads.{head}.neck": f"bottleneck{suffix}" for head, suffix in SUFFIXES.items()},
     **{f"heads.{head}.classifier": f"classifier{suffix}" for head, suffix in SUFFIXES.items()},
-    **{f"pife.reduce.{modality}": f"{name}_reduce" for modality, name in LONG.items()},
-    **{f"hdm.attention.{subset}": f"{FUSION}{subset.lower()}" for subset in SUBSETS},
-    "atmoe.gate.reduce": f"{FUSION}moe.gating_network.gate.linear_re",
-    "atmoe.gate.q": f"{FUSION}moe.gating_network.gate.q_",
-    "atmoe.gate.k": f"{FUSION}moe.gating_network.gate.k_",
-    **{f"sdtps.sparse.{modality}": f"sdtps.{name}_sparse" for modality, name in LONG.items()},
-    **{f"sdtps.aggregation.{modality}.mlp": f"sdtps.{name}_aggr.weight" for modality, name in LONG.items()},
-    **{f"sdtps.aggregation.{modality}.scale": f"sdtps.{name}_aggr.scale" for modality, name in LONG.items()},
+    **{f"transforms.pife.reduce.{modality}": f"{name}_reduce" for modality, name in LONG.items()},
+    **{f"branches.moe.hdm.attention.{subset}": f"{FUSION}{subset.lower()}" for subset in SUBSETS},
+    "branches.moe.atmoe.gate.reduce": f"{FUSION}moe.gating_network.gate.linear_re",
+    "branches.moe.atmoe.gate.q": f"{FUSION}moe.gating_network.gate.q_",
+    "branches.moe.atmoe.gate.k": f"{FUSION}moe.gating_network.gate.k_",
+    **{
+        f"{SELECTION}score.predictor.{modality}": f"sdtps.{name}_sparse.score_predictor"
+        for modality, name in LONG.items()
+    },
+    **{f"{SELECTION}aggregation.{modality}.mlp": f"sdtps.{name}_aggr.weight" for modality, name in LONG.items()},
+    **{f"{SELECTION}aggregation.{modality}.scale": f"sdtps.{name}_aggr.scale" for modality, name in LONG.items()},
 }
 # What we stack -> their names of the parts, in subset s or in head h and feature f.
 QUERIES = f"{FUSION}{{s}}_token"
 EXPERTS = {
-    "atmoe.experts.norm": f"{FUSION}moe.experts.{{h}}.expertHead.{{f}}.mlp.2",
-    "atmoe.experts": f"{FUSION}moe.experts.{{h}}.expertHead.{{f}}.mlp.0",
+    "branches.moe.atmoe.experts.norm": f"{FUSION}moe.experts.{{h}}.expertHead.{{f}}.mlp.2",
+    "branches.moe.atmoe.experts": f"{FUSION}moe.experts.{{h}}.expertHead.{{f}}.mlp.0",
 }
 
 # A branch's module, what tells it, and the branch's head; where the file lacks either, the other was never used.
@@ -74,7 +78,7 @@ SWITCHES: tuple[tuple[str, str, str, str], ...] = (
     ("MODEL.HDM", r"generalFusion\.\w+_token", "True", "False"),
     ("MODEL.ATM", r"generalFusion\.moe\..*", "True", "False"),
     ("MODEL.USE_SDTPS", r"(bottleneck|classifier)_sdtps\..*", "True", "False"),
-    ("MODEL.SDTPS_BLOCK", r"sdtps\.stages\..*", "", "0"),
+    ("MODEL.SDTPS_BLOCK", r"reducers\..*", "", "0"),
 )
 # Where the switches agree: which keys decide over a tensor. The first row that meets a wrong one is the one to mend.
 DECIDED_BY: tuple[tuple[str, str], ...] = (
@@ -135,10 +139,10 @@ def original_slots(own: dict[str, Tensor]) -> dict[str, Tensor]:
     slots = {}
     for name, tensor in own.items():
         module, _, leaf = name.rpartition(".")
-        if name == "hdm.queries":
+        if name == "branches.moe.hdm.queries":
             slots |= {QUERIES.format(s=subset.lower()): tensor[s] for s, subset in enumerate(SUBSETS)}
         elif module in EXPERTS:
-            num_heads, num_features = own["atmoe.experts.bias"].shape[:2]
+            num_heads, num_features = own["branches.moe.atmoe.experts.bias"].shape[:2]
             if tensor.dim() == 1:  # the norms, as one
                 tensor = tensor.view(num_heads, num_features, -1)
             for h, f in itertools.product(range(num_heads), range(num_features)):

@@ -3,8 +3,8 @@
 from configs.keys.model import BACKBONE, TRIPLET_LOSS
 from configs.schema import Key, Needs, Settings, needs, needs_other
 from engine.missing import SETTINGS
+from modeling.branches import BRANCHES
 
-BRANCHES = ("ori", "moe", "sdtps")
 OPTIMIZERS = ("Adam", "AdamW", "SGD")
 
 

@@ -6,7 +6,7 @@ Shapes: B batch, M modality, L = 1 + N tokens (global, then patches), W width in
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +18,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from modeling.backbone.attention import attention_precision
+from modeling.selection import Selection
 from utils.errors import UserError
 
 SIE_STD = 0.02
+
+Reducer = Callable[[Tensor, Tensor | None], tuple[Tensor, Selection]]
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "ViT-B-16": Architecture("vit_base_patch16_clip_quickgelu_224", proj_dim=512),
     # For CPUs: 128 patches of a 128 x 64 image.
     "ViT-Micro-8": Architecture("vit_tiny_patch16_224", {"patch_size": 8, "embed_dim": 96, "depth": 3, "num_heads": 3}),
-    # As deep as ViT-B-16 and narrow, for what depth decides (MODEL.SDTPS_BLOCK) on CPUs.
+    # For CPUs too, narrow and as deep as ViT-B-16, to study settings that depend on depth (MODEL.SDTPS_BLOCK).
     "ViT-Narrow-8": Architecture("vit_tiny_patch16_224", {"patch_size": 8, "embed_dim": 64, "num_heads": 2}),
-    # For tests.
+    # The smallest that still has every part, for smoke tests of a pipeline (`tools.benchmark --quick` uses it, too).
     "ViT-Test": Architecture("vit_tiny_patch16_224", {"embed_dim": 32, "depth": 2, "num_heads": 2}),
     "ViT-Test-CLIP": Architecture(
         "vit_base_patch16_clip_quickgelu_224", {"embed_dim": 32, "depth": 2, "num_heads": 2}, proj_dim=24
@@ -108,20 +111,41 @@ class ViTBackbone(nn.Module):
         """Whether the tower is CLIP's: a norm before the blocks; SIE then goes on the class token alone."""
         return not isinstance(self.vit.norm_pre, nn.Identity)
 
-    def forward(self, images: Tensor, camera: Tensor) -> Tensor:
-        """Images (B, M, 3, H, W) and camera (B,) int64 to tokens (B, M, 1+N, C), the global first."""
-        tokens, rope = self.embed(images, camera)
-        return self.finalize(self.run_blocks(tokens, rope=rope), num_modalities=images.shape[1])
+    def forward(self, images: Tensor, camera: Tensor, *, stop: int | None = None) -> Tensor:
+        """Images (B, M, 3, H, W) and camera (B,) int64 to tokens (B, M, 1+N, C), the global first.
 
-    def begin(self, images: Tensor, camera: Tensor, *, num_blocks: int) -> Tensor:
-        """Images to the tokens (B, M, prefix+N, W) after the first `num_blocks` blocks; `finish` does the rest."""
+        With `stop`, the tokens (B, M, prefix+N, W) after that many blocks come out, from which `resume` goes on.
+        """
         tokens, rope = self.embed(images, camera)
-        assert rope is None, "without a learned position embedding the tokens cannot leave their grid"
-        return self.run_blocks(tokens, stop=num_blocks).unflatten(0, (-1, images.shape[1]))
+        assert stop is None or rope is None, "without a learned position embedding the tokens cannot leave their grid"
+        tokens = self.run_blocks(tokens, stop=stop, rope=rope)
+        if stop is not None:
+            return tokens.unflatten(0, (-1, images.shape[1]))
+        return self.finalize(tokens, num_modalities=images.shape[1])
 
-    def finish(self, tokens: Tensor, *, num_blocks: int) -> Tensor:
-        """Tokens (B, M, prefix+N, W), which `num_blocks` blocks have seen, to (B, M, 1+N, C); N may be any number."""
-        return self.finalize(self.run_blocks(tokens.flatten(0, 1), start=num_blocks), num_modalities=tokens.shape[1])
+    def resume(
+        self, tokens: Tensor, reducers: Mapping[str, Reducer], present: Tensor | None = None
+    ) -> tuple[Tensor, Selection]:
+        """Run the blocks from the first reducer on, each reducer after as many blocks as its key says.
+
+        Args:
+            tokens: (B, M, prefix+N, W), what `forward` gives when it stops at the first reducer.
+            reducers: in ascending order; a reducer takes tokens (B, M, 1+N, W), the global first, and `present`, and
+                returns the T tokens (B, M, T, W) that go on in the place of the N patches, and what it kept.
+            present: (B, M) bool, the modalities that take part; None: all.
+
+        Returns:
+            Tokens (B, M, 1+T, C) after all blocks, and the first selection, the one among patches of the image.
+        """
+        selections = []
+        stops = [*map(int, reducers), None]
+        for reducer, start, stop in zip(reducers.values(), stops[:-1], stops[1:], strict=True):
+            prefix, global_and_patches = self.split_prefix(tokens)
+            reduced, selection = reducer(global_and_patches, present)
+            selections.append(selection)
+            tokens = torch.cat([prefix, reduced.to(prefix.dtype)], dim=2)
+            tokens = self.run_blocks(tokens.flatten(0, 1), start=start, stop=stop).unflatten(0, tokens.shape[:2])
+        return self.finalize(tokens.flatten(0, 1), num_modalities=tokens.shape[1]), selections[0]
 
     def embed(self, images: Tensor, camera: Tensor) -> tuple[Tensor, Tensor | None]:
         """Images to the tokens (B*M, prefix+N, W) that enter the first block, and the rotary embedding if any."""

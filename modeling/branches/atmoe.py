@@ -8,9 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from modeling.activations import QuickGELU
 from modeling.branches.hdm import SUBSETS
-from modeling.norm import BatchNorm
+from modeling.layers import BatchNorm, QuickGELU
 from utils.errors import UserError
 
 
@@ -74,7 +73,7 @@ class Experts(nn.Module):
 class ATMoE(nn.Module):
     """The experts' outputs times their gates.
 
-    In training a batch of one takes the running statistics of the batch normalisations (`modeling.norm`).
+    In training a batch of one takes the running statistics of the batch normalisations (`modeling.layers.BatchNorm`).
 
     Args:
         embed_dim: C.

@@ -150,9 +150,15 @@ def test_global_and_patches_are_timms_and_every_parameter_learns(monkeypatch, ti
     assert not [n for n, p in backbone.named_parameters() if p.grad is None]
 
 
-def test_begin_and_finish_are_the_whole():
-    for name in ("ViT-Test", "ViT-Test-CLIP"):
-        backbone = make(name, num_cameras=2)
-        images, camera = batch()
-        halves = backbone.finish(backbone.begin(images, camera, num_blocks=1), num_blocks=1)
-        torch.testing.assert_close(halves, backbone(images, camera))
+def keep_all(tokens, present):
+    """A reducer that drops nothing."""
+    return tokens[:, :, 1:], present
+
+
+@pytest.mark.parametrize("name", ["ViT-Test", "ViT-Test-CLIP"])
+def test_stopping_and_resuming_is_the_whole(name):
+    backbone = make(name, num_cameras=2)
+    images, camera = batch()
+    resumed, selection = backbone.resume(backbone(images, camera, stop=1), {"1": keep_all}, "kept")
+    torch.testing.assert_close(resumed, backbone(images, camera))
+    assert selection == "kept"
