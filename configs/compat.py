@@ -1,4 +1,4 @@
-"""The habits of DeMo's configurations: spellings of values, old key names, and keys that it defines and never reads."""
+"""What DeMo's YAMLs contain is understood: its spellings, its key names, and the keys that it never reads."""
 
 from __future__ import annotations
 
@@ -53,17 +53,17 @@ MAX_TEXT = 4096
 
 
 def is_off(value: Any) -> bool:
-    """Whether a value means 'off' in DeMo: False, 0, 'no', 'off', 'nothing', 'None', ''."""
+    """Return whether a value means 'off' in DeMo: False, 0, 'no', 'off', 'nothing', 'None', ''."""
     return not value or (isinstance(value, str) and value.lower() in FALSE_WORDS | {"none", "nothing", "0"})
 
 
 def literal(value: Any) -> Any:
-    """The Python value that a string spells ("5e-6", "('RGBNT201')", "[1, 2]"), or else the string itself."""
+    """Parse a string that spells a Python value ("5e-6", "('RGBNT201')", "[1, 2]"); return others as they are."""
     if not isinstance(value, str):
         return value
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd escapes in what is no literal anyway
+            warnings.simplefilter("ignore")  # Python warns about odd escapes even if the text is no literal
             return ast.literal_eval(value)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # the last three: "{[]: 1}", "((((..."
         return value
@@ -79,7 +79,9 @@ def shown(value: Any) -> str:
 
 
 def coerce(name: str, value: Any, default: Any, *, per_stage: bool = False) -> Any:
-    """Convert `value` to the type of `default`, or `per_stage` to a list of such values, from DeMo's spellings, too.
+    """Convert `value`, which may have one of DeMo's spellings, to the type of `default`.
+
+    With `per_stage` a list becomes a list of such values.
 
     Raises:
         UserError: the value cannot be converted.
@@ -124,10 +126,10 @@ def coerce(name: str, value: Any, default: Any, *, per_stage: bool = False) -> A
 
 
 def read_foreign(name: str, value: Any, known: Collection[str]) -> str | None:
-    """Give the warning that a key other than the `known` ones deserves, or None for a switch of DeMo that is off.
+    """Return a warning about a key that is not among the `known` ones, or None for a switch of DeMo that is off.
 
     Raises:
-        UserError: the key does not exist, in DeMo either, or it is a switch of DeMo that is on.
+        UserError: DeMo does not have the key either, or it is a switch that is on.
     """
     if name in NEVER_READ:
         remedy = f"; {NEVER_READ[name]}" if NEVER_READ[name] else ""

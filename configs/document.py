@@ -17,6 +17,7 @@ A YAML file sets keys by section, and it may start from another file, which `_BA
 command line overrides the file. Changing a key that would have no effect is an error, or a warning where the table says
 so. The letter case of a choice does not matter.
 """
+HEADER = "| Key | Default | Allowed | Meaning | No effect while |\n|---|---|---|---|---|"
 
 
 def render() -> str:
@@ -24,7 +25,7 @@ def render() -> str:
     text = INTRODUCTION
     for section, names in groupby(KEYS, lambda name: name.rpartition(".")[0]):
         rows = "\n".join(_row(name, KEYS[name]) for name in names)
-        text += f"\n## {section or 'Top level'}\n\n| Key | Default | Allowed | Meaning |\n|---|---|---|---|\n{rows}\n"
+        text += f"\n## {section or 'Top level'}\n\n{HEADER}\n{rows}\n"
     return text
 
 
@@ -32,10 +33,8 @@ def _row(name: str, key: Key) -> str:
     allowed = key.allowed_text or {bool: "True, False", str: "text"}.get(type(key.default), "numbers")
     if key.per_stage:
         allowed += ", or a list with one for each stage"
-    reasons = ", or while ".join(need.because for need in key.needs)
-    verdict = "Changing it is a warning" if any(need.warn for need in key.needs) else "It has no effect"
-    text = f"{key.meaning} {verdict} while {reasons}." if reasons else key.meaning
-    cells = (f"`{name}`", f"`{key.default!r}`", allowed, text)
+    reasons = "<br>or ".join(f"{need.because}{' (a warning)' if need.warn else ''}" for need in key.needs)
+    cells = (f"`{name}`", f"`{key.default!r}`", allowed, key.meaning, reasons)
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 

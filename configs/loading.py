@@ -17,7 +17,7 @@ from configs.schema import make_node
 from utils.errors import UserError
 
 BASE_KEY = "_BASE_"
-"""With this key a YAML file names another one, relative to itself, from whose keys it starts."""
+"""The key under which a YAML file names another one, relative to itself, from whose keys it starts."""
 MAX_VALUES = 10_000
 """The largest number of values in a YAML file; the framework has about a hundred keys."""
 MAX_PROBLEMS = 20
@@ -77,7 +77,7 @@ def leaves(node: Mapping, prefix: str = "") -> dict[str, Any]:
 
 
 def _present_name(key: Any) -> str:
-    """Give a key the name that it has here, so that the later setting wins under either name."""
+    """Translate DeMo's name of a key to ours, so that the later setting wins under either name."""
     return RENAMED.get(str(key), str(key))
 
 
@@ -96,7 +96,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _is_small(content: Any) -> bool:
-    """Whether at most MAX_VALUES are reached; a few aliases can refer to each other a billion times, or endlessly."""
+    """Return whether at most MAX_VALUES are reached; a few aliases can name each other billions of times, or endlessly."""
     reached, waiting = 0, [content]
     while waiting and reached <= MAX_VALUES:
         value = waiting.pop()

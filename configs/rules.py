@@ -1,4 +1,4 @@
-"""The rules that tie several keys to each other, and the check of a whole configuration."""
+"""These are the rules that tie several keys to each other, and the check of a whole configuration."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from configs.schema import Settings, as_list, make_node
 Result = TypeVar("Result")
 
 MIN_NOISE = 0.001
-"""The least SOLVER.LR_NOISE other than 0: larger draws are rejected, and below this almost every draw would be."""
+"""The least SOLVER.LR_NOISE other than 0. Larger draws are rejected, and below this nearly every draw would be."""
 BRANCH_SWITCHES = {"sdtps": "MODEL.USE_SDTPS", "moe": "MODEL.HDM"}
 TRAINED_PARTS = ("MODEL.SIE_CAMERA", "MODEL.USE_SDTPS", "MODEL.HDM", "MODEL.GLOBAL_LOCAL")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What several keys must fulfil together."""
+    """A condition on several keys that is an error."""
 
     finds: Callable[[Settings], Any]
-    """Gives something true if the rule is broken."""
+    """It returns something true if the rule is broken."""
     message: str
     """It shows a value by {SECTION.KEY}, and what was found by {found}."""
 
 
 def check(given: Settings) -> tuple[list[str], list[str]]:
-    """The problems of a configuration, and what only deserves a warning.
+    """Return the problems of a configuration, and what only deserves a warning.
 
-    What depends on a key that is absent, because its value has been refused already, is left out.
+    Conditions that read a key which is absent, because its value has been refused already, are left out.
     """
     problems, notices = [], []
     for name, key in KEYS.items():
@@ -65,7 +65,7 @@ def _no_triplet_loss(given: Settings) -> bool:
 
 
 def _next_multiple(given: Settings) -> int | None:
-    """The batch size that NUM_INSTANCE divides, if it does not divide the one that is given."""
+    """Return the next batch size that NUM_INSTANCE divides, if it does not divide the given one."""
     batch, instances = given["SOLVER.IMS_PER_BATCH"], given["DATALOADER.NUM_INSTANCE"]
     broken = given["DATALOADER.SAMPLER"] == "softmax_triplet" and batch % instances
     return (batch // instances + 1) * instances if broken else None

@@ -1,4 +1,4 @@
-"""What a configuration key is: its default, its meaning, its allowed values, and what it needs to have an effect."""
+"""A key is declared by its default, its allowed values, its meaning, and what it needs to have an effect."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from configs.compat import coerce, shown
 from utils.errors import UserError
 
 Settings = Mapping[str, Any]
-"""Values by dotted key. A key whose value has been refused already is absent."""
+"""Values by dotted key, without the keys whose values have been refused already."""
 
 
 @dataclass(frozen=True)
@@ -23,20 +23,20 @@ class Needs:
 
     holds: Callable[[Settings], bool]
     because: str
-    """What is the case when the condition does not hold; it completes "the key has no effect while ..."."""
+    """The reason, which completes "the key has no effect while ..."."""
     remedy: str
     warn: bool = False
-    """Only warn: DeMo's own YAMLs set the key where it has no effect, or a short trial of a longer YAML does."""
+    """Only warn, because DeMo's own YAMLs or short trials of a longer YAML set the key where it has no effect."""
 
 
 def needs(key: str, value: Any = True, note: str = "", warn: bool = False) -> Needs:
-    """The condition that `key` has `value`; `note` continues the reason that a message gives."""
+    """Require that `key` has `value`; `note` continues the reason that a message gives."""
     state = f"{key} is {not value}" if isinstance(value, bool) else f"{key} is not {value!r}"
     return Needs(lambda given: given[key] == value, f"{state}{note}", f"set {key}: {value}", warn)
 
 
 def needs_other(key: str, value: Any, remedy: str, note: str = "", warn: bool = False) -> Needs:
-    """The condition that `key`, in at least one stage, has another value than `value`."""
+    """Require that `key`, in at least one stage, has another value than `value`."""
     return Needs(
         lambda given: any(item != value for item in as_list(given[key])),
         f"{key} is {value!r}{note}",
@@ -51,11 +51,11 @@ class Key:
 
     default: Any
     allowed: str | tuple[str, ...] = ()
-    """An interval such as "(0, 1]", for every number of a list, or the choices; empty: any value of the type."""
+    """An interval such as "(0, 1]", for each number of a list, or the choices; if empty, every value is allowed."""
     needs: tuple[Needs, ...] = ()
-    """The first one that does not hold is the one that is reported."""
+    """Messages report the first one that does not hold."""
     per_stage: bool = False
-    """Besides one value, it takes a list with a value for each stage of the selection."""
+    """Accept a list, too, with a value for each stage of the selection."""
     meaning: str = ""
 
     def means(self, text: str) -> Key:
@@ -64,11 +64,11 @@ class Key:
 
     @property
     def allowed_text(self) -> str:
-        """The allowed values as messages and the documentation show them."""
+        """Write out the allowed values, as messages and the documentation show them."""
         return self.allowed if isinstance(self.allowed, str) else ", ".join(map(repr, self.allowed))
 
     def read(self, name: str, value: Any) -> Any:
-        """`value` in the type of the default; the letter case of a choice does not matter.
+        """Convert `value` to the type of the default; the letter case of a choice does not matter.
 
         Raises:
             UserError: the value has another type or is not allowed.
@@ -87,17 +87,17 @@ class Key:
         return value
 
     def unmet(self, given: Settings) -> Needs | None:
-        """The condition that keeps the key from having an effect, if there is one."""
+        """Return the first condition that does not hold, if there is one."""
         return next((need for need in self.needs if not need.holds(given)), None)
 
 
 def as_list(value: Any) -> list:
-    """A list as it is, and one value as a list of it."""
+    """Return a list as it is, and a single value in a list."""
     return value if isinstance(value, list) else [value]
 
 
 def make_node(values: Settings) -> CfgNode:
-    """Values by dotted key as a nested node that shares nothing with them."""
+    """Nest values by dotted key in a node, as copies."""
     root = CfgNode()
     for name, value in values.items():
         *sections, leaf = name.split(".")

@@ -1,4 +1,4 @@
-"""Every configuration key, declared once. Names are DeMo's wherever DeMo has the key."""
+"""Every configuration key is declared here once, under DeMo's name wherever DeMo has the key."""
 
 from configs.keys.data import DATA
 from configs.keys.model import MODEL

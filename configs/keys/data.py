@@ -1,4 +1,4 @@
-"""The keys of images, data sets and loading."""
+"""These are the keys of images, data sets and loading."""
 
 from configs.schema import Key, Needs, Settings, needs, needs_other
 from data.datasets.registry import DATASETS

@@ -1,4 +1,4 @@
-"""The keys of the model, its branches and its losses, except those of the patch selection."""
+"""These are the keys of the model, its branches and its losses, except those of the patch selection."""
 
 from configs.schema import Key, needs, needs_other
 

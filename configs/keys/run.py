@@ -1,4 +1,4 @@
-"""The keys of training, evaluation and the folder of a run."""
+"""These are the keys of training, evaluation and the folder of a run."""
 
 from configs.keys.model import BACKBONE, TRIPLET_LOSS
 from configs.schema import Key, Needs, Settings, needs, needs_other
@@ -9,7 +9,7 @@ OPTIMIZERS = ("Adam", "AdamW", "SGD")
 
 
 def _rate_descends(given: Settings) -> bool:
-    """Whether an epoch is left for the cosine after its first, which has the full rate."""
+    """Return whether an epoch is left for the cosine after its first, which has the full rate."""
     last = given["SOLVER.MAX_EPOCHS"] - 1
     return last > 0 and (given["SOLVER.SCHEDULE"] == "original" or last > given["SOLVER.WARMUP_EPOCHS"])
 

@@ -1,11 +1,11 @@
-"""The keys of SDTPS, the cross-modal selection and aggregation of patches, and when each of them has an effect."""
+"""These are the keys of SDTPS, the cross-modal patch selection, and the conditions for them to have an effect."""
 
 from configs.schema import Key, Needs, Settings, as_list, needs, needs_other
 from modeling.selection import AGGREGATIONS, SCORES
 
 
 def _score_is_read(given: Settings) -> bool:
-    """If every patch is kept, only the Gumbel decision depends on the score."""
+    """Return whether the score matters; if every patch is kept, only the Gumbel decision depends on it."""
     return any(ratio != 1 for ratio in as_list(given["MODEL.SDTPS_SPARSE_RATIO"])) or given["MODEL.SDTPS_USE_GUMBEL"]
 
 
@@ -14,7 +14,7 @@ def _gumbel_acts(given: Settings) -> bool:
 
 
 def _decision_trains(given: Settings) -> bool:
-    """Whether the gradient of the decision, if the aggregation uses it as a mask, reaches a parameter."""
+    """Return whether the gradient of the decision, if it is the mask of the aggregation, reaches a parameter."""
     parts = given["MODEL.SDTPS_SCORE"], given["MODEL.SDTPS_AGGREGATION"]
     loss_depends = given["MODEL.SDTPS_LOSS_WEIGHT"] > 0 or as_list(given["MODEL.SDTPS_BLOCK"])[0] > 0
     by_predictor = given["MODEL.SDTPS_USE_PREDICTOR"] and given["MODEL.SDTPS_BETA"] < 0.5
@@ -23,7 +23,7 @@ def _decision_trains(given: Settings) -> bool:
 
 
 def _tokens_are_trained(given: Settings) -> bool:
-    """Whether a gradient of the tokens that are scored reaches a parameter before the selection."""
+    """Return whether a gradient of the tokens that are scored reaches a parameter before the selection."""
     first, *later = as_list(given["MODEL.SDTPS_BLOCK"])
     if given["MODEL.SIE_CAMERA"] or later:  # the first stage makes the tokens of the second
         return True
