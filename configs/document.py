@@ -31,8 +31,6 @@ def render() -> str:
 
 def _row(name: str, key: Key) -> str:
     allowed = key.allowed_text or {bool: "True, False", str: "text"}.get(type(key.default), "numbers")
-    if key.per_stage:
-        allowed += ", or a list with one for each stage"
     reasons = "<br>or ".join(f"{need.because}{' (a warning)' if need.warn else ''}" for need in key.needs)
     cells = (f"`{name}`", f"`{key.default!r}`", allowed, key.meaning, reasons)
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

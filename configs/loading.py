@@ -96,7 +96,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _is_small(content: Any) -> bool:
-    """Return whether at most MAX_VALUES are reached; a few aliases can name each other billions of times, or endlessly."""
+    """Return whether at most MAX_VALUES are reached; a few aliases can expand to billions, or endlessly."""
     reached, waiting = 0, [content]
     while waiting and reached <= MAX_VALUES:
         value = waiting.pop()

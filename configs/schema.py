@@ -65,7 +65,8 @@ class Key:
     @property
     def allowed_text(self) -> str:
         """Write out the allowed values, as messages and the documentation show them."""
-        return self.allowed if isinstance(self.allowed, str) else ", ".join(map(repr, self.allowed))
+        text = self.allowed if isinstance(self.allowed, str) else ", ".join(map(repr, self.allowed))
+        return f"{text}, or a list with one for each stage" if self.per_stage else text
 
     def read(self, name: str, value: Any) -> Any:
         """Convert `value` to the type of the default; the letter case of a choice does not matter.

@@ -6,7 +6,7 @@ IDENTITIES = needs("DATALOADER.SAMPLER", "softmax_triplet", ", so that there is 
 TRIPLET_LOSS = (IDENTITIES, needs_other("MODEL.TRIPLET_LOSS_WEIGHT", 0, "raise", ", so that there is no triplet loss"))
 SIE = (needs("MODEL.SIE_CAMERA"),)
 BACKBONE = (
-    needs("MODEL.FROZEN", False, ", and of the backbone only its camera embedding, if any, learns, at BASE_LR"),
+    needs("MODEL.FROZEN", False, ", so the whole backbone is left as it is, but for a camera embedding, at BASE_LR"),
 )
 EXPERTS = (needs("MODEL.HDM", note=", and the experts work on its features"),)
 IDENTITY_LOSS = (needs_other("MODEL.ID_LOSS_WEIGHT", 0, "raise"),)

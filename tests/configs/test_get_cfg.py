@@ -138,7 +138,10 @@ FROZEN = ["MODEL.FROZEN", True]
         ([*SDTPS_ON, "MODEL.SDTPS_BLOCK", []], r"SDTPS_BLOCK is \[\]"),
         (["MODEL.ATM", True], "MODEL.HDM is False"),
         (["DATASETS.NAMES", "Market1501"], "'Market1501'.*'RGBNT201'.*'manifest'.*'synthetic'"),
-        ([*FROZEN, "MODEL.SIE_CAMERA", True, "SOLVER.LAYER_DECAY", 0.7], "LAYER_DECAY is 0.7.*learns, at BASE_LR"),
+        (
+            [*FROZEN, "MODEL.SIE_CAMERA", True, "SOLVER.LAYER_DECAY", 0.7],
+            "LAYER_DECAY is 0.7.*camera embedding, at BASE_LR",
+        ),
         ([*FROZEN, "SOLVER.BACKBONE_LR", 0.1], "BACKBONE_LR is 0.1.*FROZEN is True"),
         ([*FROZEN, "MODEL.ID_LOSS_WEIGHT", 0], "nothing would be trained"),
         (["INPUT.PROB", 0, "INPUT.PADDING", 0, "INPUT.RE_PROB", 0, "INPUT.SYNC_AUG", False], "no random flip"),
