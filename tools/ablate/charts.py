@@ -32,11 +32,11 @@ def draw_differences(summary: Summary, path: Path) -> bool:
         axes.axvline(0, color=FAINT, linewidth=1)
         for y, comparison in enumerate(found):
             pair, colour = comparison.difference, VERDICT_COLOURS.get(comparison.verdict, INK)
-            axes.scatter([*pair.by_seed.values()], [y] * len(pair.by_seed), s=12, color=FAINT, alpha=0.7, zorder=2)
+            axes.scatter([*pair.by_seed.values()], [y + 0.25] * len(pair.by_seed), s=9, color=FAINT)
             if pair.low is not None:
                 error = [[pair.mean - pair.low], [pair.high - pair.mean]]
                 axes.errorbar(pair.mean, y, xerr=error, color=colour, linewidth=2, capsize=3)
-            axes.plot(pair.mean, y, marker="o", markersize=6, color=colour, zorder=3)
+            axes.plot(pair.mean, y, marker="o", markersize=6, color=colour)
             axes.annotate(
                 difference(pair), (1, y), xycoords=axes.get_yaxis_transform(), xytext=(6, 0),
                 textcoords="offset points", va="center", color=colour, annotation_clip=False,
@@ -71,7 +71,9 @@ def _draw_quantity(summary: Summary, axes: Axes, quantity: str, title: str) -> N
     for i, name in enumerate([summary.sweep.reference, *others]):
         wanted = (summary.curves["variant"] == name) & (summary.curves["quantity"] == quantity)
         curve = summary.curves[wanted]
-        colour, dashes = (FAINT, ()) if i == 0 else (PALETTE[(i - 1) % len(PALETTE)], DASHES[i // len(PALETTE)])
+        colour, dashes = (
+            (FAINT, ()) if i == 0 else (PALETTE[(i - 1) % len(PALETTE)], DASHES[(i - 1) // len(PALETTE) % len(DASHES)])
+        )
         mean, std = curve["mean"], curve["std"].fillna(0)
         axes.plot(curve["epoch"], mean, color=colour, dashes=dashes, linewidth=1.6, label=_shorten(name))
         axes.fill_between(curve["epoch"], mean - std, mean + std, color=colour, alpha=0.15, linewidth=0)
