@@ -1,4 +1,4 @@
-"""Finished runs without training: the files that a report is made from, with chosen metrics."""
+"""Write finished runs without training: the files that a report is made from, with chosen metrics."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The pictures of a report: differences with their intervals, and curves with bands."""
+"""Draw the pictures of a report: differences with their intervals, and curves with bands."""
 
 from __future__ import annotations
 

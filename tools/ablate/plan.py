@@ -1,4 +1,4 @@
-"""A sweep: named variants of one experiment, each trained with several seeds, all validated before anything runs."""
+"""Plan a sweep: name the variants of one experiment and validate each with every seed before anything runs."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ GRID_VALUE = re.compile(r"(?:[^,\[(]|\[[^\]]*\]|\([^)]*\))+")
 
 @dataclass(frozen=True)
 class Variant:
-    """One configuration to compare with others."""
+    """A Variant is one configuration to compare with others."""
 
     name: str
     config_file: str
     opts: tuple[str, ...]
-    """KEY, VALUE, KEY, VALUE, ... as on the command line of train_net.py, without PER_RUN."""
+    """Holds KEY, VALUE, KEY, VALUE, ... as on the command line of train_net.py, without PER_RUN."""
     config: Mapping[str, Any]
-    """Every key by its dotted name, without PER_RUN."""
+    """Holds every key by its dotted name, without PER_RUN."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A variant trained with one seed."""
+    """A Run trains a variant with one seed."""
 
     variant: Variant
     seed: int
@@ -48,40 +48,40 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The name of the run, unique in the sweep."""
+        """Return a name that is unique in the sweep."""
         return f"{self.variant.name}/seed{self.seed}"
 
     @property
     def argv(self) -> list[str]:
-        """The arguments of train_net.py, without --resume."""
+        """Return the arguments of train_net.py, without --resume."""
         per_run = ["SOLVER.SEED", str(self.seed), "OUTPUT_DIR", str(self.folder)]
         return ["--config_file", self.variant.config_file, *self.variant.opts, *per_run]
 
     @property
     def config(self) -> dict[str, Any]:
-        """Every key by its dotted name, without OUTPUT_DIR, so that the folder of a sweep may be moved."""
+        """Return every key by its dotted name, without OUTPUT_DIR, so that the folder of a sweep may be moved."""
         return {**self.variant.config, "SOLVER.SEED": self.seed}
 
     @property
     def max_epochs(self) -> int:
-        """The number of epochs of a finished run."""
+        """Return the number of epochs of a finished run."""
         return self.variant.config["SOLVER.MAX_EPOCHS"]
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """All variants and seeds, the variant that the others are compared with, and the folder of the runs."""
+    """A Sweep trains every variant with every seed and compares the variants with one of them, the reference."""
 
     folder: Path
     variants: tuple[Variant, ...]
     seeds: tuple[int, ...]
     reference: str
     starts: tuple[Mapping[str, Any], ...] = ()
-    """Command, commit and machine of each call of tools.ablate that worked on the sweep."""
+    """Tells command, commit and machine of each call of tools.ablate that worked on the sweep."""
 
     @property
     def runs(self) -> list[Run]:
-        """The runs ordered by seed, so that an unfinished sweep already has pairs to compare."""
+        """Return the runs ordered by seed, so that an unfinished sweep already has pairs to compare."""
         return [
             Run(variant, seed, self.folder / variant.name / f"seed{seed}")
             for seed in self.seeds

@@ -1,4 +1,4 @@
-"""One run in a process of its own, which is started, watched and asked to stop; its end is noted in its folder."""
+"""Start, watch and stop one run in a process of its own, and note its end in its folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PROCESS_LOG, LOCK = "process.log", ".lock"
 
 
 class RunProcess:
-    """train_net.py working on a run. Make one with `start`."""
+    """A RunProcess is train_net.py at work on a run. Make one with `start`."""
 
     def __init__(self, run: Run, process: subprocess.Popen) -> None:
         self.run = run

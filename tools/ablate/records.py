@@ -1,4 +1,4 @@
-"""What the folder of a run tells: how far the run is, its metrics, and whether it equals another run bit by bit."""
+"""Read the folder of a run: how far the run is, its metrics, and whether it equals another run bit by bit."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ STATE = "run.json"
 """The sweep notes the starts of a run and the end of the last one in this file of the run's folder."""
 FINISHED, FAILED, INCOMPLETE, MISSING, OTHER = "finished", "failed", "incomplete", "missing", "other configuration"
 STOPPED = (130, 143, -2, -15)
-"""The exit codes of a run that was asked to stop."""
+"""A run that was asked to stop ends with one of these exit codes."""
 EMBEDDING = "embedding"
 """Stands for the descriptor that is the model's embedding, whichever that is in a variant."""
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """The state of a run as its folder shows it."""
+    """A RunRecord is the state of a run as its folder shows it."""
 
     run: Run
     status: str
     message: str = ""
-    """The reason why the run is not finished, for people."""
+    """Tells people why the run is not finished."""
     results: dict[str, Any] = field(default_factory=dict)
     epochs: list[dict[str, Any]] = field(default_factory=list)
     state: dict[str, Any] = field(default_factory=dict)
 
     @property
     def rows(self) -> dict[str, dict[str, Any]]:
-        """The rows of results.json by their first word: 'untrained', 'last' and 'best'."""
-        return {row["name"].split()[0]: row for row in self.results["rows"]}
+        """Return the rows of results.json by their first word: 'untrained', 'last' and 'best'."""
+        return {row["name"].split()[0]: row for row in self.results.get("rows", ())}
 
     def metric(self, row: str, descriptor: str, metric: str) -> float | None:
         """Return a metric in percent, or None if the run does not have it.
@@ -50,7 +50,7 @@ class RunRecord:
             descriptor: the name of a descriptor, or EMBEDDING.
             metric: 'mAP', 'R1' and so on.
         """
-        name = self.results["headline"] if descriptor == EMBEDDING else descriptor
+        name = self.results.get("headline") if descriptor == EMBEDDING else descriptor
         return self.rows.get(row, {}).get("eval", {}).get(name, {}).get(metric)
 
 

@@ -1,4 +1,4 @@
-"""The files of a report: report.md with its pictures, and the numbers behind it in report.json."""
+"""Write a report: report.md with its pictures, and the numbers behind them in report.json."""
 
 from __future__ import annotations
 

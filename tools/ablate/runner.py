@@ -1,4 +1,4 @@
-"""All runs of a sweep on this machine, a few at a time, with one progress bar over all epochs."""
+"""Train all runs of a sweep on this machine, a few at a time, with one progress bar over all epochs."""
 
 from __future__ import annotations
 
@@ -82,30 +82,23 @@ def unfinished(runs: Sequence[Run]) -> list[Run]:
     return pending
 
 
-class Progress:
-    """A progress bar over the epochs of all runs, which reads the files that the runs write; used as a context."""
+class Progress(tqdm):
+    """This bar shows the epochs of all runs, which it reads from the files that the runs write."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        self._done = {run.name: _epochs_kept(run) for run in runs}
+        self._done, self._note = {run.name: _epochs_kept(run) for run in runs}, ""
         total, initial = sum(run.max_epochs for run in runs), sum(self._done.values())
-        self._bar = tqdm(total=total, initial=initial, desc="sweep", unit="epoch", dynamic_ncols=True)
-        self._note = ""
+        super().__init__(total=total, initial=initial, desc="sweep", unit="epoch", dynamic_ncols=True)
 
-    def update(self, runs: Iterable[Run], note: str) -> None:
-        """Look at the runs that may have advanced, and show `note` at the end of the bar."""
+    def look_at(self, runs: Iterable[Run], note: str) -> None:
+        """Count the epochs of the runs that may have advanced, and show `note` at the end of the bar."""
         self._done |= {run.name: _epochs_kept(run) for run in runs}
-        advance = sum(self._done.values()) - self._bar.n
+        advance = sum(self._done.values()) - self.n
         if advance or note != self._note:
-            self._bar.set_postfix_str(note, refresh=False)
-            self._bar.update(advance)
-            self._bar.refresh()
-        self._note = note
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._bar.close()
+            self._note = note
+            self.set_postfix_str(note, refresh=False)
+            self.update(advance)
+            self.refresh()
 
 
 def _epochs_kept(run: Run) -> int:
@@ -119,22 +112,19 @@ def run_all(runs: Sequence[Run], *, slots: Sequence[str | None], threads: int) -
         The signal that stopped the sweep, or None. After the first signal the runs save and stop; a second one kills
         them, which loses what they did since their last checkpoint.
     """
-    queue = _Queue(runs)
+    pending, announced = deque(unfinished(runs)), set()
     active: dict[int, RunProcess] = {}
     try:
         with StopRequest() as stop, Progress(runs) as progress:
-            while active or (queue.pending and stop.signum is None):
-                for slot in range(len(slots)):
-                    if (
-                        slot not in active
-                        and stop.signum is None
-                        and (process := queue.start_next(slots[slot], threads))
-                    ):
+            while active or (pending and stop.signum is None):
+                for slot, device in enumerate(slots):
+                    free = slot not in active and stop.signum is None
+                    if free and (process := _start_next(pending, announced, device, threads)):
                         active[slot] = process
                 time.sleep(POLL_SECONDS)
                 names = sorted(process.run.name for process in active.values())
                 note = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-                progress.update([process.run for process in active.values()], note)
+                progress.look_at([process.run for process in active.values()], note)
                 for slot in [slot for slot, process in active.items() if process.poll()]:
                     _log_end(active.pop(slot).run)
                 if stop.signum is not None:
@@ -148,29 +138,22 @@ def run_all(runs: Sequence[Run], *, slots: Sequence[str | None], threads: int) -
             process.stop()
 
 
-class _Queue:
-    """The runs that wait for a slot."""
-
-    def __init__(self, runs: Sequence[Run]) -> None:
-        self.pending = deque(unfinished(runs))
-        self._announced: set[str] = set()
-
-    def start_next(self, device: str | None, threads: int) -> RunProcess | None:
-        """Start the first run that is not finished by now and that no other process works on."""
-        for _ in range(len(self.pending)):
-            run = self.pending.popleft()
-            if is_finished(run):
-                continue
-            if changed := config_differences(run):
-                keys = ", ".join(f"{key} was {was}, is {asked}" for key, (was, asked) in changed.items())
-                logger.info("%s: the run in its folder had another configuration and is set aside: %s.", run.name, keys)
-            if process := RunProcess.start(run, device=device, threads=threads):
-                return process
-            if run.name not in self._announced:
-                logger.info("%s: another process is working on it; waiting.", run.name)
-            self._announced.add(run.name)
-            self.pending.append(run)
-        return None
+def _start_next(pending: deque[Run], announced: set[str], device: str | None, threads: int) -> RunProcess | None:
+    """Start the first run that is not finished by now and that no other process is working on."""
+    for _ in range(len(pending)):
+        run = pending.popleft()
+        if is_finished(run):
+            continue
+        if changed := config_differences(run):
+            keys = ", ".join(f"{key} was {was}, is {asked}" for key, (was, asked) in changed.items())
+            logger.info("%s: the run in its folder had another configuration and is set aside: %s.", run.name, keys)
+        if process := RunProcess.start(run, device=device, threads=threads):
+            return process
+        if run.name not in announced:
+            logger.info("%s: another process is working on it; waiting.", run.name)
+        announced.add(run.name)
+        pending.append(run)
+    return None
 
 
 def _end_all(active: dict[int, RunProcess], signum: int) -> None:

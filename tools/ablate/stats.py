@@ -1,4 +1,4 @@
-"""Means, paired differences by seed, and what they allow us to say.
+"""Compute means and paired differences by seed, and say what they allow us to conclude.
 
 With few seeds the normal approximation is badly wrong (1.96 instead of 4.30 for three seeds). Everything here is exact
 under normality: Student's t for the interval and the test, the noncentral t for the number of seeds.
@@ -21,18 +21,18 @@ MAX_SEEDS = 1000
 
 @dataclass(frozen=True)
 class Difference:
-    """A variant minus the reference, seed by seed."""
+    """A Difference is a variant minus the reference, seed by seed."""
 
     by_seed: Mapping[int, float]
     mean: float
     std: float | None
-    """The sample standard deviation of the differences (n - 1); None for one seed."""
+    """Is the sample standard deviation of the differences (n - 1), or None for one seed."""
     low: float | None = None
     high: float | None = None
-    """The ends of the 95 % interval of the mean."""
+    """low and high are the ends of the 95 % interval of the mean."""
     p: float | None = None
     seeds_needed: int | None = None
-    """The seeds that show the mean difference with 80 % power at 5 %; None if unknown or above MAX_SEEDS."""
+    """Is the number of seeds that show the mean with 80 % power at 5 %, or None if unknown or above MAX_SEEDS."""
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float | None]:

@@ -1,4 +1,4 @@
-"""The runs of a sweep as jobs of a cluster, through submitit (optional)."""
+"""Submit the runs of a sweep as jobs of a cluster, through submitit (optional)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ POLL_SECONDS = 1.0
 
 
 class Job:
-    """A job that trains one run; submitit calls it, and `checkpoint` before the job is preempted or times out."""
+    """A Job trains one run; submitit calls it, and `checkpoint` before the job is preempted or times out."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -85,6 +85,6 @@ def submit_all(runs: Sequence[Run], *, cluster: str, folder: Path, settings: Seq
         with Progress(runs) as progress:
             while (ended := sum(job.done() for job in submitted)) < len(submitted):
                 time.sleep(POLL_SECONDS)
-                progress.update(pending, f"{ended} of {len(submitted)} jobs ended")
+                progress.look_at(pending, f"{ended} of {len(submitted)} jobs ended")
     except KeyboardInterrupt:
         logger.info("The jobs go on. --report_only shows how far they are; the same command waits for them again.")

@@ -1,4 +1,4 @@
-"""The results of a sweep: a long table of metrics, the comparisons by seed, and what a reader must be warned of."""
+"""Collect the results of a sweep: a long table of metrics, the comparisons by seed, and warnings for the reader."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ METRICS, ROWS = ("mAP", "R1"), ("last", "best")
 
 @dataclass(frozen=True)
 class Comparison:
-    """A metric of one variant over its seeds, in percent, compared with the same metric of the reference."""
+    """A Comparison sets a metric of one variant, in percent, against the same metric of the reference."""
 
     descriptor: str
     row: str
     metric: str
     variant: str
     values: Mapping[int, float]
-    """The metric by seed."""
+    """Holds the metric by seed."""
     mean: float
     std: float | None
     difference: Difference | None
     p_holm: float | None
     verdict: str
     words: str
-    """The verdict for people."""
+    """Says the verdict to people."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Everything that a report shows. Runs that are not finished are listed, but no metric includes them."""
+    """A Summary is everything that a report shows; its metrics come from finished runs alone."""
 
     sweep: Sweep
     records: list[RunRecord]
-    """One per run, ordered by variant and seed."""
+    """Holds one per run, ordered by variant and seed."""
     scores: pd.DataFrame
-    """Columns variant, seed, descriptor, row, metric, value (percent)."""
+    """Has the columns variant, seed, descriptor, row, metric and value (percent)."""
     curves: pd.DataFrame
-    """Columns variant, quantity ('mAP' or 'loss'), epoch, mean, std; only epochs that every finished seed has."""
+    """Has the columns variant, quantity ('mAP' or 'loss'), epoch, mean and std, for epochs that every seed has."""
     comparisons: list[Comparison]
     equal_pairs: list[tuple[str, str, list[str]]]
-    """Two variants whose runs are equal bit by bit, and the keys that had no effect."""
+    """Names two variants whose runs are equal bit by bit, and the keys that had no effect."""
     warnings: list[str]
 
     def finished(self, variant: str | None = None) -> list[RunRecord]:
@@ -112,9 +112,9 @@ def _compare(scores: pd.DataFrame, reference: str) -> list[Comparison]:
             variant: dict(zip(rows["seed"].tolist(), rows["value"].tolist(), strict=True))
             for variant, rows in group.groupby("variant", sort=False)
         }
-        of_reference = by_variant.get(reference, {})
-        pairs = {name: paired_difference(by_seed, of_reference) for name, by_seed in by_variant.items()}
-        pairs.pop(reference, None)
+        reference_values = by_variant.get(reference, {})
+        others = {name: by_seed for name, by_seed in by_variant.items() if name != reference}
+        pairs = {name: paired_difference(by_seed, reference_values) for name, by_seed in others.items()}
         adjusted = holm({name: pair.p for name, pair in pairs.items() if pair is not None and pair.p is not None})
         for name, by_seed in by_variant.items():
             pair, p_holm = pairs.get(name), adjusted.get(name)

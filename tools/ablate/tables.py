@@ -1,4 +1,4 @@
-"""The tables of a report."""
+"""Arrange the results of a sweep in the tables of a report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from tools.ablate import words
 from tools.ablate.plan import Variant, differences
-from tools.ablate.records import EMBEDDING, FINISHED
+from tools.ablate.records import EMBEDDING
 from tools.ablate.stats import mean_std
 from tools.ablate.summary import METRICS, ROWS, Summary
 from utils.provenance import ROOT
@@ -21,7 +21,7 @@ METRIC_COLUMNS = [f"{metric} {row}" for metric in METRICS for row in ROWS]
 
 @dataclass(frozen=True)
 class Table:
-    """A table with a title; None stands for a value that does not exist, a list for several lines."""
+    """A Table has a title; None in it stands for a value that does not exist, a list for several lines."""
 
     title: str
     header: Sequence[str]
@@ -40,7 +40,7 @@ def _cell(value: Any) -> str:
 
 
 def result_table(summary: Summary) -> Table:
-    """One row per variant: the metrics of the embedding and the verdict on its mAP after the last epoch."""
+    """Return one row per variant: the metrics of the embedding and the verdict on its mAP after the last epoch."""
     rows = []
     for variant in summary.sweep.variants:
         cells = [summary.find(variant.name, row=row, metric=metric) for metric in METRICS for row in ROWS]
@@ -61,7 +61,7 @@ def result_table(summary: Summary) -> Table:
 
 
 def other_tables(summary: Summary) -> list[Table]:
-    """Every table below the pictures."""
+    """Return every table that stands below the pictures."""
     descriptors = dict.fromkeys(comparison.descriptor for comparison in summary.comparisons)
     comparisons = [_comparison_table(summary, descriptor) for descriptor in descriptors]
     return [_changes_table(summary), _cost_table(summary), *comparisons, _run_table(summary)]
@@ -131,11 +131,9 @@ def _comparison_table(summary: Summary, descriptor: str) -> Table:
 def _run_table(summary: Summary) -> Table:
     rows = []
     for record in summary.records:
-        metrics: list[str | None] = [None] * len(METRIC_COLUMNS)
-        if record.status == FINISHED:
-            values = [record.metric(row, EMBEDDING, metric) for metric in METRICS for row in ROWS]
-            metrics = [None if value is None else f"{value:.2f}" for value in values]
-        best = record.rows.get("best", {}).get("epoch") if record.status == FINISHED else None
+        values = [record.metric(row, EMBEDDING, metric) for metric in METRICS for row in ROWS]
+        metrics = [None if value is None else f"{value:.2f}" for value in values]
+        best = record.rows.get("best", {}).get("epoch")
         status = record.status + (f": {record.message}" if record.message else "")
         folder = os.path.relpath(record.run.folder, summary.sweep.folder)
         rows.append([f"`{folder}`", *metrics, best, len(record.state.get("starts", [])), status])

@@ -1,4 +1,4 @@
-"""Metrics and conclusions in words."""
+"""Put metrics and conclusions into words."""
 
 from __future__ import annotations
 

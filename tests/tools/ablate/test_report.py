@@ -1,4 +1,4 @@
-"""From run folders to a report: the metrics, the verdicts, what is flagged, and the files."""
+"""Test how run folders become a report: the metrics, the verdicts, what is flagged, and the files."""
 
 import json
 import statistics

@@ -1,4 +1,4 @@
-"""The runner with a stand-in for train_net.py that takes a moment, and once with the real one through submitit."""
+"""Test the runner with a stand-in for train_net.py that takes a moment, and once with the real one through submitit."""
 
 import fcntl
 import json
@@ -50,7 +50,7 @@ row = {"name": "last (epoch 1)", "epoch": 1, "eval": {"sdtps": {"mAP": 1.0, "R1"
 
 @pytest.fixture
 def sweep(tmp_path, monkeypatch):
-    """Two variants, one of which fails until a file 'fixed' is in its folder, with two seeds."""
+    """Plan two variants with two seeds; one variant fails until a file 'fixed' is in the folder of the run."""
     script = tmp_path / "code" / "train_net.py"
     script.parent.mkdir()
     script.write_text(STAND_IN)

@@ -1,4 +1,4 @@
-"""Paired statistics against textbook formulas, published tables and direct integration."""
+"""Test the paired statistics against textbook formulas, published tables and direct integration."""
 
 import math
 
@@ -14,7 +14,7 @@ def test_mean_and_sample_standard_deviation():
 
 
 def test_a_paired_comparison_worked_by_hand():
-    """Differences 1, 2, 3: mean 2, std 1, t = 2 sqrt(3) with 2 degrees of freedom, whose quantile is 4.3027.
+    """The differences are 1, 2, 3: mean 2, std 1, t = 2 sqrt(3) with 2 degrees of freedom, whose quantile is 4.3027.
 
     With 2 degrees of freedom the distribution function is 1/2 + t / (2 sqrt(2 + t^2)), so p = 1 - t / sqrt(2 + t^2).
     """
@@ -40,7 +40,7 @@ def test_what_cannot_be_tested_is_not():
 
 @pytest.mark.parametrize(("effect", "pairs"), [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10)])
 def test_seeds_needed_equals_published_tables(effect, pairs):
-    """Two-sided paired t-test, alpha 0.05, power 0.80: the values that G*Power gives."""
+    """G*Power gives these values for a two-sided paired t-test with alpha 0.05 and power 0.80."""
     assert seeds_needed(effect, 1.0) == pairs
     assert seeds_needed(-3 * effect, 3.0) == pairs
 
@@ -67,7 +67,7 @@ def test_seeds_needed_at_the_ends():
 
 
 def test_holm_by_hand():
-    """0.01 x 4, then 0.02 x 3 = 0.06, then 0.03 x 2 = 0.06 (not below the one before), then 0.9 x 1."""
+    """The steps are 0.01 x 4, then 0.02 x 3 = 0.06, then 0.03 x 2 = 0.06 (not below the one before), then 0.9 x 1."""
     adjusted = holm({"d": 0.9, "a": 0.01, "c": 0.03, "b": 0.02})
     assert adjusted == pytest.approx({"a": 0.04, "b": 0.06, "c": 0.06, "d": 0.9})
     assert holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
