@@ -4,7 +4,6 @@ A new key needs one line in ACTS: what shows that it acts, two of its values, an
 Each probe is called twice with the first value, so that something random proves nothing.
 """
 
-import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from tests.helpers.probes import (
     augmented,
     block_batches,
     device,
+    digest,
     embedding,
     eval_batches,
     evaluated,
@@ -224,21 +224,6 @@ def configure(paths, settings):
     """Read BASE changed by `settings`, with the paths filled in."""
     filled = {k: v.format(**paths) if isinstance(v, str) else v for k, v in (BASE | settings).items()}
     return get_cfg(None, [word for pair in filled.items() for word in pair])
-
-
-def digest(found):
-    """Hash plain data, arrays and nests of them, to the bit."""
-    if isinstance(found, torch.Tensor):
-        found = found.detach().numpy()
-    if hasattr(found, "tobytes"):
-        found = (found.dtype.str, found.shape, hashlib.sha256(found.tobytes()).hexdigest())
-    elif isinstance(found, dict):
-        found = sorted((key, digest(value)) for key, value in found.items())
-    elif isinstance(found, (list, tuple)):
-        found = [digest(item) for item in found]
-    elif isinstance(found, set):
-        found = sorted(found)
-    return hashlib.sha256(repr(found).encode()).hexdigest()
 
 
 @pytest.mark.parametrize("key", DEFAULTS | ACTS)

@@ -3,6 +3,7 @@
 Each probe gives plain data, tensors, or nests of them; those of whole runs take a folder, too.
 """
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -23,6 +24,21 @@ from tests.helpers.runs import records
 from utils.errors import UserError
 
 CPU = torch.device("cpu")
+
+
+def digest(found):
+    """Hash plain data, arrays and nests of them, to the bit."""
+    if isinstance(found, torch.Tensor):
+        found = found.detach().numpy()
+    if hasattr(found, "tobytes"):
+        found = (found.dtype.str, found.shape, hashlib.sha256(found.tobytes()).hexdigest())
+    elif isinstance(found, dict):
+        found = sorted((key, digest(value)) for key, value in found.items())
+    elif isinstance(found, (list, tuple)):
+        found = [digest(item) for item in found]
+    elif isinstance(found, set):
+        found = sorted(found)
+    return hashlib.sha256(repr(found).encode()).hexdigest()
 
 
 def make_model(cfg):
