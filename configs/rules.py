@@ -1,4 +1,4 @@
-"""These are the rules that tie several keys to each other, and the check of a whole configuration."""
+"""Rules that tie several keys to each other, and the check of a whole configuration."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from typing import Any, TypeVar
 
 from configs.keys import KEYS
 from configs.schema import Settings, as_list, make_node
+from modeling.branches import BRANCHES
 
 Result = TypeVar("Result")
 
 MIN_NOISE = 0.001
 """The least SOLVER.LR_NOISE other than 0. Larger draws are rejected, and below this nearly every draw would be."""
-BRANCH_SWITCHES = {"sdtps": "MODEL.USE_SDTPS", "moe": "MODEL.HDM"}
-TRAINED_PARTS = ("MODEL.SIE_CAMERA", "MODEL.USE_SDTPS", "MODEL.HDM", "MODEL.GLOBAL_LOCAL")
+SWITCHES = {name: branch.switch for name, branch in BRANCHES.items() if branch.switch}
+"""The key that adds a branch, by the name of the branch."""
+TRAINED_PARTS = ("MODEL.SIE_CAMERA", "MODEL.GLOBAL_LOCAL", *SWITCHES.values())
+"""What can be trained beside a frozen backbone."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def _next_multiple(given: Settings) -> int | None:
 
 
 def _absent_branch(given: Settings) -> str | None:
-    switch = BRANCH_SWITCHES.get(given["TEST.FEAT"])
+    switch = SWITCHES.get(given["TEST.FEAT"])
     return switch if switch and not given[switch] else None
 
 

@@ -1,4 +1,4 @@
-"""These are the keys of SDTPS, the cross-modal patch selection, and the conditions for them to have an effect."""
+"""The keys of SDTPS, the cross-modal patch selection, and the conditions for them to have an effect."""
 
 from configs.schema import Key, Needs, Settings, as_list, needs, needs_other
 from modeling.selection import AGGREGATIONS, SCORES
