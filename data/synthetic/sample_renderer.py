@@ -36,7 +36,7 @@ class RenderedSample:
 
 
 def identity_cameras(seed: int, split: str, index: int) -> list[int]:
-    """Return the cameras, counted from 0, that see identity `index` in turns: both of the test split, 2 to 4 to train."""
+    """Return the cameras, from 0, that see identity `index` in turns: both of the test split, 2 to 4 in training."""
     if split == "test":
         return list(range(CAMERAS[split]))
     rng = rng_for(seed, Stream.VISIT, SPLITS.index(split), index)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.datasets import rgbnt201
+from data.datasets.rgbnt201 import RGBNT201
 from data.loading.store import open_store
 from tests.helpers.runs import equal, records, weights
 from tests.helpers.trees import write_image, write_rgbnt201
@@ -17,7 +17,7 @@ from tests.helpers.trees import write_image, write_rgbnt201
 @pytest.fixture
 def whole(tmp_path):
     """A store of six samples of 8 x 4 pixels, with the samples."""
-    samples = rgbnt201.parse(write_rgbnt201(tmp_path / "set", train_ids=3, test_ids=1, images_per_id=2))["train"]
+    samples = RGBNT201.parse(write_rgbnt201(tmp_path / "set", train_ids=3, test_ids=1, images_per_id=2))["train"]
     return open_store(samples, size_hw=(8, 4), cache_dir=tmp_path / "cache", workers=1), samples
 
 

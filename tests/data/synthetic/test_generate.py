@@ -23,6 +23,7 @@ from data.synthetic.sample_renderer import make_sample
 from utils.errors import UserError
 
 SMALL = SyntheticSpec(train_ids=4, test_ids=3, train_images=14, test_images=8, size_hw=(64, 32), difficulty=0.5, seed=3)
+LARGER = replace(SMALL, train_ids=48, test_ids=20, train_images=768, test_images=240, size_hw=(256, 128), seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +102,7 @@ def test_a_complete_set_is_reused_without_a_write(folder, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", ["spec.json", "test/MASK", "train_171/NI"])
-def test_a_half_written_folder_is_made_anew(folder, tmp_path, damage):
+def test_a_half_written_folder_is_made_again(folder, tmp_path, damage):
     broken = tmp_path / SMALL.folder_name
     shutil.copytree(folder, broken)
     target = broken / damage
@@ -190,11 +191,11 @@ def test_contact_sheet(folder, tmp_path):
 )
 def test_bad_specs_are_refused_by_key(change, message):
     with pytest.raises(UserError, match=message):
-        SyntheticSpec(**change)
+        replace(LARGER, **change)
 
 
 def test_images_are_spread_evenly():
-    spec = SyntheticSpec(train_ids=171, train_images=3951, test_ids=30, test_images=836)
+    spec = replace(SMALL, train_ids=171, train_images=3951, test_ids=30, test_images=836)
     for split, images in (("train", 3951), ("test", 836)):
         counts = [spec.num_images(split, index) for index in range(spec.num_ids(split))]
         assert sum(counts) == images and max(counts) - min(counts) <= 1
