@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from data.loading.decode import decode_sample, read_rgb
-from data.masks import patch_coverage
 from data.sample import Sample
 from utils.errors import UserError
 
@@ -178,18 +177,6 @@ def test_a_jpeg_cut_anywhere_is_refused_or_lacks_no_pixel(tmp_path):
         except UserError:
             continue
         np.testing.assert_array_equal(pixels, whole)
-
-
-@pytest.mark.parametrize("damage", [lambda p: p.write_bytes(p.read_bytes()[:60]), lambda p: p.unlink()])
-def test_a_broken_mask_is_named(tmp_path, damage):
-    image = saved(tmp_path / "a.png", Image.fromarray(PIXELS))
-    mask = saved(tmp_path / "mask.png", Image.fromarray(RNG.integers(0, 256, (64, 32), np.uint8)))
-    sample = Sample((image,) * 3, pid=0, camera=0, mask=mask)
-    expected = np.asarray(Image.open(mask).resize((2, 4), Image.Resampling.BOX), np.float32).ravel() / 255
-    np.testing.assert_array_equal(patch_coverage([sample], (4, 2))[0].numpy(), expected)
-    damage(mask)
-    with pytest.raises(UserError, match=r"mask\.png"):
-        patch_coverage([sample], (4, 2))
 
 
 @pytest.mark.slow

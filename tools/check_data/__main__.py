@@ -17,7 +17,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data.datasets.registry import Counts, find_dataset
+from data.datasets import find_dataset
+from data.datasets.base import Counts
 from data.loading.decode import read_rgb
 from data.sample import MODALITIES, Sample
 from utils.cpus import available_cpus
@@ -67,7 +68,7 @@ def count_split(samples: Sequence[Sample]) -> Counts:
     per_camera = Counter(sample.camera for sample in samples)
     return {
         "ids": len({sample.pid for sample in samples}),
-        "triplets": len(samples),
+        "samples": len(samples),
         "cameras": len(per_camera),
         "per camera": " / ".join(str(per_camera[camera]) for camera in sorted(per_camera)),
     }
@@ -93,7 +94,7 @@ def print_small_ids(train: Sequence[Sample], num_instance: int) -> None:
     if images:
         small = sum(count < num_instance for count in images.values())
         print(
-            f"\n{min(images.values())} to {max(images.values())} triplets per training identity; {small} identities "
+            f"\n{min(images.values())} to {max(images.values())} samples per training identity; {small} identities "
             f"have fewer than {num_instance}: their images are repeated within a batch."
         )
 

@@ -90,8 +90,9 @@ def test_loading_of_the_peers(bench):
     """Without chance, their images are ours."""
     trainer = bench.make_trainer("off", in_process=True)
     plain = TrainAugment(
-        flip_prob=0.0, pad_pixels=0, erase_prob=0.0, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), sync_geometry=True
-    )
+        flip_prob=0.0, pad_pixels=0, erase_prob=0.0, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), sync_geometry=True,
+        modality_dropout=0.0, process_rank=0, num_processes=1,
+    )  # fmt: skip
     for transform in (loading.train_transform, loading.eval_transform):
         dataset = loading.JpegDataset(bench.data.train, bench.data.labels, transform(bench.size_hw, plain))
         order = trainer.loader.batch_sampler.batches.tolist()

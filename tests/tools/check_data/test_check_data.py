@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from data.datasets.registry import DATASETS
+from data.datasets import DATASETS
 from tests.helpers.trees import write_manifest, write_rgbnt100, write_rgbnt201, write_wmveid863
 from tools.check_data.__main__ import count_split, main
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-TEST_COUNTS = {"ids": 2, "triplets": 8, "cameras": 2, "per camera": "4 / 4"}
+TEST_COUNTS = {"ids": 2, "samples": 8, "cameras": 2, "per camera": "4 / 4"}
 
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
     """A miniature RGBNT201, of which the registry now expects just its counts."""
     expected = {
-        "train": {"ids": 3, "triplets": 12, "cameras": 2, "per camera": "6 / 6"},
+        "train": {"ids": 3, "samples": 12, "cameras": 2, "per camera": "6 / 6"},
         "query": TEST_COUNTS,
         "gallery": TEST_COUNTS,
     }
@@ -40,7 +40,7 @@ def test_a_data_set_in_order(tree, capsys):
     assert "RGBNT201 is in order." in out and "!" not in out
     assert "train    ids                                3                        3" in out
     assert "gallery  per camera                     4 / 4                    4 / 4" in out
-    assert "4 to 4 triplets per training identity; 0 identities have fewer than 4" in out
+    assert "4 to 4 samples per training identity; 0 identities have fewer than 4" in out
     for modality in ("RGB", "NI", "TI"):
         assert f"{modality}: width x height 32x64 (20)\n" in out  # 12 + 8: query and gallery are the same files
 
@@ -55,7 +55,7 @@ def test_counts_other_than_expected(tree, capsys):
         (tree / "train_171" / modality / "000002_cam1_0_00.jpg").unlink()
     code, out = check(capsys, "RGBNT201", tree)
     assert code == 1
-    assert "! train    triplets                          11                       12" in out
+    assert "! train    samples                           11                       12" in out
     assert "! train    per camera                     5 / 6                    6 / 6" in out
     assert "2 marked !" in out and "RGBNT201 is not in order." in out
 
@@ -118,7 +118,7 @@ def test_a_manifest_with_absent_modalities(tmp_path, capsys):
 
 
 def test_an_empty_split_has_counts():
-    assert count_split([]) == {"ids": 0, "triplets": 0, "cameras": 0, "per camera": ""}
+    assert count_split([]) == {"ids": 0, "samples": 0, "cameras": 0, "per camera": ""}
 
 
 def test_the_script_runs_from_the_repository_root(tmp_path):
