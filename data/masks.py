@@ -14,7 +14,9 @@ from data.sample import Sample
 
 
 def patch_coverage(samples: Sequence[Sample], grid: tuple[int, int]) -> Tensor | None:
-    """Return the share of each patch that lies on the object: (N, rows * columns) float32; None if a mask is missing.
+    """Return the share of each patch that lies on the object: (N, rows * columns) float32, or None.
+
+    It is None if any sample has no mask.
 
     Args:
         samples: N samples.

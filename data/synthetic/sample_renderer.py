@@ -36,7 +36,10 @@ class RenderedSample:
 
 
 def identity_cameras(seed: int, split: str, index: int) -> list[int]:
-    """Return the cameras, from 0, that see identity `index` in turns: both of the test split, 2 to 4 in training."""
+    """Return the cameras, counted from 0, that see identity `index` in turns.
+
+    Both cameras of the test split see all its identities; a training identity has 2 to 4 cameras.
+    """
     if split == "test":
         return list(range(CAMERAS[split]))
     rng = rng_for(seed, Stream.VISIT, SPLITS.index(split), index)

@@ -149,7 +149,7 @@ def draw_masks(count, size_hw):
 
 
 def bounding_boxes(masks):
-    """(N, 4) top, left, height, width of the rectangles in masks (N, H, W); fails if one is no rectangle."""
+    """(N, 4) top, left, height, width of the rectangles in masks (N, H, W); fails if one is not a rectangle."""
     boxes = []
     for mask in np.asarray(masks):
         y, x = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -175,7 +175,7 @@ def test_rectangles_are_distributed_as_timms(size_hw):
 
 
 def test_where_no_try_fits_nothing_is_erased():
-    """In an image of 1 x 1000 no rectangle is lower than the image, so timm gives up after ten tries, too."""
+    """In an image of 1 x 1000 no rectangle is lower than the image, so timm gives up after ten tries as well."""
     assert not draw_masks(50, (1, 1000)).any()
 
 
@@ -285,7 +285,7 @@ def test_processes_augment_their_shares_as_one_would_the_whole(sync):
 
 
 def test_constants_made_in_inference_mode_serve_training():
-    """The first use of a mean may be an evaluation; the batch must still be able to carry gradient on."""
+    """The first use of a mean may be in an evaluation; later batches must still carry gradients."""
     images, present, std = make_images(1), torch.ones(1, M, dtype=torch.bool), (0.11, 0.12, 0.13)
     with torch.inference_mode():
         normalize(images, present, mean=MEAN, std=std)

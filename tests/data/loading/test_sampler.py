@@ -16,7 +16,7 @@ IMAGES_PER_ID = {3: 9, 8: 4, 11: 2, 20: 17, 21: 1, 30: 8, 31: 5, 40: 12}
 
 @pytest.fixture
 def pids():
-    """Identities that are no labels and in no order."""
+    """Identities that are not labels and not sorted."""
     pids = [pid for pid, count in IMAGES_PER_ID.items() for _ in range(count)]
     return np.random.default_rng(0).permutation(pids).tolist()
 
@@ -46,7 +46,7 @@ def test_an_image_comes_once_unless_its_identity_has_too_few(pids):
 
 
 def test_an_epoch_goes_on_until_fewer_than_p_identities_have_groups_left(pids):
-    """The groups of an identity are its whole Ks, or one where it has fewer than K images."""
+    """An identity has one group per K images, but at least one."""
     groups = {pid: max(1, count // K) for pid, count in IMAGES_PER_ID.items()}
     for batches in epochs(identity_sampler(pids)):
         used = Counter(pids[batch[i]] for batch in batches for i in range(0, len(batch), K))

@@ -34,7 +34,7 @@ def samples(tmp_path):
 
 @pytest.fixture
 def no_decoding(monkeypatch):
-    """From here on nothing may be decoded."""
+    """Returns a function after whose call nothing may be decoded."""
 
     def fail(*args):
         raise AssertionError("decoded again")
@@ -256,7 +256,7 @@ def test_a_truncated_png_is_named(tmp_path):
 
 
 def test_the_first_error_ends_the_work(samples, monkeypatch):
-    """Decoding goes on for the images that were begun, not for the hundreds that wait."""
+    """Only images that were begun are still decoded, not the hundreds that wait."""
     _zero_bytes(samples[0].paths[0])
     decoded = []
 

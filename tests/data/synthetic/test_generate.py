@@ -209,7 +209,7 @@ def test_channels_run_in_the_order_of_the_modalities():
 def oracle_map(seed: int, known: tuple[str, ...], images_per_id: int = 8, num_ids: int = 20) -> float:
     """mAP of an oracle that reads the true attributes of the known modalities; the protocol drops the same camera.
 
-    Ties are broken by chance: of all that it cannot tell apart, no order is better.
+    Ties are broken at random, because the oracle cannot tell such images apart.
     """
     identities = [make_identity(seed, 1, index) for index in range(num_ids)]
     codes = [tuple(identity.codes[name] for name in known) for identity in identities]

@@ -62,7 +62,7 @@ def test_pose_view_and_position_change_from_image_to_image():
 
 
 def test_the_background_gives_the_camera_away():
-    """The nearest neighbour by what stands at the picture's edges was taken by the same camera."""
+    """The nearest neighbour by the pixels at the picture's edges is from the same camera."""
     spec = replace(CLEAN, difficulty=0.5, size_hw=(64, 32))
     edges, cameras = [], []
     for index in range(24):
