@@ -59,7 +59,7 @@ def build_model(cfg: CfgNode, *, num_classes: int, num_cameras: int, pretrained:
         hdm=HDM(width) if model.HDM else None,
         atmoe=ATMoE(width, num_heads=model.HEAD) if model.ATM else None,
         sdtps=_build_selection(model, backbone) if model.USE_SDTPS else None,
-        drop_absent=model.MISSING == "drop",
+        drop_missing=model.MISSING == "drop",
         feat=cfg.TEST.FEAT,
         neck_feat=cfg.TEST.NECK_FEAT,
         accumulate=cfg.SOLVER.ACCUMULATE,
@@ -122,14 +122,6 @@ def _build_sdtps(model: CfgNode, width: int, num_patches: int, place: Place) -> 
         use_predictor=model.SDTPS_USE_PREDICTOR,
         detach_attention=model.SDTPS_DETACH_ATTENTION,
     )
-
-
-def build_observers(cfg, model):
-    from modeling.selection.diagnostics import SDTPSDiagnostics
-
-    if not model.selections:
-        return []
-    return [SDTPSDiagnostics(model.sdtps, period=cfg.SOLVER.LOG_PERIOD, num_patches=model.backbone.num_patches)]
 
 
 def build_loss(cfg: CfgNode) -> ReIDLoss:

@@ -69,15 +69,16 @@ class ReIDLoss(nn.Module):
 
     def forward(
         self,
-        output,
-        batch,
+        features: Mapping[str, Tensor],
+        logits: Mapping[str, Tensor],
+        pid: Tensor,
+        counted: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Losses by 'id/<head>' and 'triplet/<head>', from features (B, D) and logits (B, K) by head and pid (B,).
 
         `counted` holds the samples (B,) bool that count for a head; a head that it does not name counts all.
         """
         losses: dict[str, Tensor] = {}
-        features, logits, pid, counted = output.features, output.logits, batch.pid, output.present
         for head, head_logits in logits.items():
             weight = self.head_weights.get(head, 1.0)
             of_head = (counted or {}).get(head)

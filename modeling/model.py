@@ -32,7 +32,7 @@ class ReIDOutput:
     """(B, D) by head, before the neck: for the triplet loss."""
     logits: dict[str, Tensor]
     """(B, K) by head: for the identity loss."""
-    present: dict[str, Tensor]
+    counted: dict[str, Tensor]
     """(B,) bool by head, the samples that its losses count; a head that is not named counts all."""
     descriptors: dict[str, Tensor]
     """(B, D) by descriptor, one per branch and 'all' (the branches concatenated), before or after the neck."""
@@ -56,7 +56,7 @@ class ReIDModel(nn.Module):
         hdm: adds the branch 'moe', its seven features concatenated.
         atmoe: what the branch 'moe' makes of those features instead.
         sdtps: adds the branch 'sdtps'; selects behind the backbone, or inside it (`EarlySDTPS`), then for all branches.
-        drop_absent: an absent modality takes no part (MODEL.MISSING 'drop'); False: it is an empty image.
+        drop_missing: an absent modality takes no part (MODEL.MISSING 'drop'); False: it is an empty image.
         feat: descriptor that becomes the embedding: a branch, 'all' (the only branch where there is one), or 'auto'
             (sdtps where there is one, else all).
         neck_feat: 'before' or 'after' the neck, for the descriptors.
@@ -73,7 +73,7 @@ class ReIDModel(nn.Module):
         hdm: HDM | None = None,
         atmoe: ATMoE | None = None,
         sdtps: SDTPS | EarlySDTPS | None = None,
-        drop_absent: bool = False,
+        drop_missing: bool = False,
         feat: str = "auto",
         neck_feat: str = "before",
         accumulate: int = 1,
@@ -86,7 +86,7 @@ class ReIDModel(nn.Module):
         self.hdm = hdm
         self.atmoe = atmoe
         self.sdtps = sdtps
-        self.drop_absent = drop_absent
+        self.drop_missing = drop_missing
         self.after_neck = neck_feat == "after"
 
         width = backbone.embed_dim
@@ -99,26 +99,14 @@ class ReIDModel(nn.Module):
         branches = [branch for branch in BRANCHES if branch == "ori" or branch in head_dims]
         self.descriptor_names = tuple(branches) if len(branches) == 1 else (*branches, "all")
         own = "sdtps" if sdtps is not None else self.descriptor_names[-1]
-        self.descriptor = {"auto": own, "all": self.descriptor_names[-1]}.get(feat, feat)
+        self.feat = {"auto": own, "all": self.descriptor_names[-1]}.get(feat, feat)
         self.heads = nn.ModuleDict({name: BNNeckHead(dim, num_classes) for name, dim in head_dims.items()})
 
     def forward(self, images: Tensor, camera: Tensor, present: Tensor | None = None) -> ReIDOutput:
         """Images (B, M, 3, H, W) normalised, camera (B,) int64, present (B, M) bool; None: all modalities are there."""
+        if present is not None and not self.drop_missing:
+            images = images.masked_fill(~present[:, :, None, None, None], 0.0)
         return self.decode(self.encode(images, camera), present)
-
-    @property
-    def selections(self):
-        if self.sdtps is None:
-            return []
-        return list(self.sdtps.stages.values()) if isinstance(self.sdtps, EarlySDTPS) else [self.sdtps]
-
-    def blank_tokens(self, images: Tensor) -> Tensor:
-        cameras = torch.arange(max(1, self.backbone.num_cameras), device=images.device)
-        return self.encode(images.new_zeros(len(cameras), 1, *images.shape[2:]), cameras)
-
-    def without(self, tokens: Tensor, absent: Tensor, camera: Tensor, blank: Tensor) -> Tensor:
-        by_camera = blank[camera] if len(blank) > 1 else blank
-        return torch.where(absent[..., None, None], by_camera, tokens)
 
     def encode(self, images: Tensor, camera: Tensor) -> Tensor:
         """What the modalities do not yet share, in one pass: tokens (B, M, L, C), or those of an early selection."""
@@ -146,7 +134,7 @@ class ReIDModel(nn.Module):
 
     def decode(self, tokens: Tensor, present: Tensor | None = None) -> ReIDOutput:
         """Branches and heads over what `encode` gives; present (B, M) bool is for a model that drops the missing."""
-        if not self.drop_absent:
+        if not self.drop_missing:
             present = None
         selection, selected = None, None
         if isinstance(self.sdtps, EarlySDTPS):
@@ -169,7 +157,7 @@ class ReIDModel(nn.Module):
             necked[name], logits[name] = head(features[name], there.get(name))
         counted = {name: parts[:, 0] for name, parts in there.items() if parts.shape[1] == 1}
         descriptors = self._descriptors(necked if self.after_neck else features)
-        return ReIDOutput(descriptors[self.descriptor], features, logits, counted, descriptors, selection)
+        return ReIDOutput(descriptors[self.feat], features, logits, counted, descriptors, selection)
 
     def _ori(self, globals_: Tensor) -> dict[str, Tensor]:
         """The features of the ori branch by head, from the globals (B, M, C)."""

@@ -108,14 +108,11 @@ class SDTPSDiagnostics:
         self._before: Tensor | None = None
         """(samples, M, N) bool, what the evaluation before kept."""
 
-    name = "diagnostics"
-
     @torch.no_grad()
-    def after_backward(self, step: int, output, present: Tensor, scaler: torch.amp.GradScaler) -> None:
+    def add(self, step: int, selection: Selection, present: Tensor, scaler: torch.amp.GradScaler) -> None:
         """Look at a step right after its backward pass, before `scaler` unscales; `present` (B, M) bool."""
         if step % self.period:
             return
-        selection = output.selection
         figures = selection_figures(selection, present)
         # The scale as a tensor: get_scale() would wait for the device.
         norm = gradient_norm(self.parameters, scaler.scale(torch.ones((), device=present.device)))
@@ -135,7 +132,7 @@ class SDTPSDiagnostics:
         self._sums = {}
         return {"sdtps": means}
 
-    def after_evaluation(self, indices: Tensor, present: Tensor) -> dict[str, float]:
+    def moved(self, indices: Tensor, present: Tensor) -> dict[str, float]:
         """{'moved': percent} of the kept patches (samples, M, S) of an evaluation; nothing at the first one.
 
         `present` (samples, M) bool; an absent modality's patches do not count.
