@@ -66,6 +66,11 @@ _C.MODEL.SDTPS_BLOCK = 0
 _C.MODEL.SDTPS_SPARSE_RATIO = 0.5
 # alpha, the share of the kept ones that come out of the aggregation: floor(alpha rho N), at least one. (0, 1]
 _C.MODEL.SDTPS_AGGR_RATIO = 0.4
+# How patches are scored: 'sdtps' is eq. 1-3 of SEPS, 'centre' a control that looks at the position alone.
+# ['sdtps' | 'centre']
+_C.MODEL.SDTPS_SCORE = "sdtps"
+# What becomes of the kept patches: 'learned' combinations (eq. 4 of SEPS), or 'none'. ['learned' | 'none']
+_C.MODEL.SDTPS_AGGREGATION = "learned"
 # beta: score = (1 - 2 beta) s_p + beta (s_m2 + s_m3 + 2 s_im). [0, 0.5]
 _C.MODEL.SDTPS_BETA = 0.25
 # Straight-through Gumbel-Softmax decision in training, so that gradient reaches the score of dropped patches too.

@@ -21,6 +21,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "SOLVER.SCHEDULE": ("cosine", "original"),
     "MODEL.MISSING": ("zero", "drop"),
     "DATASETS.PROTOCOL": ("camera", "scene"),
+    "MODEL.SDTPS_SCORE": ("sdtps", "centre"),
+    "MODEL.SDTPS_AGGREGATION": ("learned", "none"),
     "TEST.FEAT": ("auto", "ori", "moe", "sdtps", "all"),
     "TEST.NECK_FEAT": ("before", "after"),
     "TEST.MISS": ("nothing", "r", "n", "t", "rn", "rt", "nt"),

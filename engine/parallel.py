@@ -3,7 +3,7 @@
 Each process computes L, the loss of the whole batch, from the features and logits of all processes (`GatheredLoss`).
 The backward pass of gathering sums the gradients that all n processes send to a row, so the gradient of a row is that
 of n L. Averaging the n processes' gradients of the weights, each over its own rows, then gives the gradient of L. The
-same holds for the batch normalisations, which gather as well (`modeling.norm`).
+same holds for the batch normalisations, which gather as well (`modeling.layers.BatchNorm`).
 
 Each process draws drop path, dropout and Gumbel noise for its own rows; the augmentation draws as one process would.
 """

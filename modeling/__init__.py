@@ -1,5 +1,5 @@
-"""The model: backbone, pretrained weights, SDTPS, heads, losses, and their composition."""
+"""The model: backbone, patch selection, branches, heads, losses, and their composition."""
 
-from modeling.build import build_loss, build_model
+from modeling.build import build_loss, build_model, build_observers
 
-__all__ = ["build_loss", "build_model"]
+__all__ = ["build_loss", "build_model", "build_observers"]

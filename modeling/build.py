@@ -1,21 +1,25 @@
-"""From configuration to model and loss: the only file of this package that knows the keys."""
+"""From configuration to model, loss and observers: the only file of this package that reads the configuration."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
+from typing import Any
 
+from torch import nn
 from yacs.config import CfgNode
 
-from configs.places import Place, sdtps_places
 from modeling.backbone.pretrained import load_pretrained
 from modeling.backbone.vit import ViTBackbone
+from modeling.branches import BRANCHES, Branch
 from modeling.branches.atmoe import ATMoE
 from modeling.branches.hdm import HDM
 from modeling.branches.pife import PIFE
-from modeling.losses import ReIDLoss
-from modeling.model import ReIDModel
-from modeling.selection.early import EarlySDTPS
-from modeling.selection.sdtps import SDTPS
+from modeling.losses import IdentityLoss, ReIDLoss, TripletLoss
+from modeling.model import ALL, ReIDModel
+from modeling.selection import AGGREGATIONS, SCORES, SDTPS
+from modeling.selection.aggregations.learned import TokenAggregation, aggregated_share
+from modeling.selection.diagnostics import SelectionDiagnostics
 from utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -24,7 +28,7 @@ LABEL_SMOOTHING = 0.1
 
 
 def build_model(cfg: CfgNode, *, num_classes: int, num_cameras: int, pretrained: bool = True) -> ReIDModel:
-    """The model that the configuration describes, on the CPU.
+    """Build the model that the configuration describes, on the CPU.
 
     Args:
         cfg: from `configs.get_cfg`.
@@ -33,7 +37,7 @@ def build_model(cfg: CfgNode, *, num_classes: int, num_cameras: int, pretrained:
         pretrained: load MODEL.PRETRAIN_PATH_T; False where a checkpoint is going to be loaded anyway.
 
     Raises:
-        UserError: an unknown backbone, sizes that do not fit it, or weights that are missing or do not fit.
+        UserError: the backbone is unknown, sizes do not fit it, or weights are missing or do not fit.
     """
     model = cfg.MODEL
     backbone = ViTBackbone(
@@ -50,24 +54,43 @@ def build_model(cfg: CfgNode, *, num_classes: int, num_cameras: int, pretrained:
     elif pretrained:
         logger.info("The backbone starts from random weights: MODEL.PRETRAIN_PATH_T is ''.")
     backbone.freeze(_frozen_layers(model, backbone))
-    width = backbone.embed_dim
+
+    # Weights are drawn in the order of these lines, so a new part goes after those that are there.
+    transforms = {"pife": PIFE(backbone.embed_dim)} if model.GLOBAL_LOCAL else {}
+    moe = _moe_options(model, backbone.embed_dim)
+    stages = _build_stages(model, backbone) if model.USE_SDTPS else {}
+    inside = {num_blocks: stage for num_blocks, stage in stages.items() if num_blocks}
+    options: dict[str, dict[str, Any]] = {"ori": {"direct": model.DIRECT}}
+    if moe:
+        options["moe"] = moe
+    if model.USE_SDTPS:
+        options["sdtps"] = {"selection": stages.get(0)}
+    branches: dict[str, Branch] = {
+        name: branch(backbone.embed_dim, **options[name]) for name, branch in BRANCHES.items() if name in options
+    }
+    automatic = "sdtps" if "sdtps" in branches else ALL
     return ReIDModel(
         backbone,
+        branches,
         num_classes=num_classes,
-        direct=model.DIRECT,
-        pife=PIFE(width) if model.GLOBAL_LOCAL else None,
-        hdm=HDM(width) if model.HDM else None,
-        atmoe=ATMoE(width, num_heads=model.HEAD) if model.ATM else None,
-        sdtps=_build_selection(model, backbone) if model.USE_SDTPS else None,
-        drop_missing=model.MISSING == "drop",
-        feat=cfg.TEST.FEAT,
-        neck_feat=cfg.TEST.NECK_FEAT,
+        transforms=transforms,
+        reducers=inside,
+        drop_absent=model.MISSING == "drop",
+        descriptor=automatic if cfg.TEST.FEAT == "auto" else cfg.TEST.FEAT,
+        after_neck=cfg.TEST.NECK_FEAT == "after",
         accumulate=cfg.SOLVER.ACCUMULATE,
     )
 
 
+def _moe_options(model: CfgNode, embed_dim: int) -> dict[str, nn.Module | None]:
+    """Build the parts of the moe branch; none without MODEL.HDM."""
+    if not model.HDM:
+        return {}
+    return {"hdm": HDM(embed_dim), "atmoe": ATMoE(embed_dim, num_heads=model.HEAD) if model.ATM else None}
+
+
 def _frozen_layers(model: CfgNode, backbone: ViTBackbone) -> int:
-    """How many of the backbone's layers (embeddings, blocks, what comes after) are not trained."""
+    """Count the layers of the backbone (embeddings, blocks, what comes after) that are not trained."""
     if backbone.num_blocks < model.FREEZE_BLOCKS:
         raise UserError(
             f"MODEL.FREEZE_BLOCKS is {model.FREEZE_BLOCKS}, but {backbone.name} has {backbone.num_blocks} blocks. "
@@ -78,59 +101,95 @@ def _frozen_layers(model: CfgNode, backbone: ViTBackbone) -> int:
     return model.FREEZE_BLOCKS + 1 if model.FREEZE_BLOCKS else 0
 
 
-def _build_selection(model: CfgNode, backbone: ViTBackbone) -> SDTPS | EarlySDTPS:
-    """SDTPS behind the backbone (MODEL.SDTPS_BLOCK 0), or inside it after one block or several."""
-    places = sdtps_places(model)
-    early = places[0].block > 0
-    if early and backbone.has_rope:
+@dataclass(frozen=True)
+class Stage:
+    """One patch selection: keys of SDTPS hold one value, or a list with one for each stage."""
+
+    num_blocks: int
+    """Blocks of the backbone before it; 0 stands for all."""
+    sparse_ratio: float
+    aggr_ratio: float
+
+
+def read_stages(model: CfgNode) -> list[Stage]:
+    """Read the stages of cfg.MODEL, in the order of the blocks."""
+    blocks = model.SDTPS_BLOCK if isinstance(model.SDTPS_BLOCK, list) else [model.SDTPS_BLOCK]
+    ratios = (
+        value if isinstance(value, list) else [value] * len(blocks)
+        for value in (model.SDTPS_SPARSE_RATIO, model.SDTPS_AGGR_RATIO)
+    )
+    return [Stage(*values) for values in zip(blocks, *ratios, strict=True)]
+
+
+def _build_stages(model: CfgNode, backbone: ViTBackbone) -> dict[int, SDTPS]:
+    """Build the patch selections by the number of blocks before each; 0 is the one behind the backbone."""
+    stages = read_stages(model)
+    inside = stages[0].num_blocks > 0
+    if inside and backbone.has_rope:
         raise UserError(
             f"MODEL.SDTPS_BLOCK is {model.SDTPS_BLOCK}, but {backbone.name} rotates its tokens by their place on "
             "the grid in every block, and an aggregated token has none. Set it to 0, or take a backbone with learned "
             "positions."
         )
-    if early and places[-1].block >= backbone.num_blocks:
+    if inside and stages[-1].num_blocks >= backbone.num_blocks:
         raise UserError(
             f"MODEL.SDTPS_BLOCK is {model.SDTPS_BLOCK}, but {backbone.name} has {backbone.num_blocks} blocks. "
             f"Allowed: 1 to {backbone.num_blocks - 1}, or 0 for after the last one."
         )
-    num_tokens, stages = backbone.num_patches, {}
-    width = backbone.width if early else backbone.embed_dim
-    for place in places:
-        stages[place.block] = _build_sdtps(model, width, num_tokens, place)
-        num_tokens = stages[place.block].num_outputs
-    return EarlySDTPS(stages) if early else stages[0]
-
-
-def _build_sdtps(model: CfgNode, width: int, num_patches: int, place: Place) -> SDTPS:
-    num_aggregated = place.aggr_ratio * place.sparse_ratio * num_patches
-    if num_aggregated < 1:
+    if len(stages) > 1 and SCORES[model.SDTPS_SCORE].needs_grid:
         raise UserError(
-            f"MODEL.SDTPS_AGGR_RATIO is {place.aggr_ratio} and MODEL.SDTPS_SPARSE_RATIO {place.sparse_ratio}: of "
-            f"{num_patches} patches {num_aggregated:.2f} would come out of the aggregation. Raise either until at "
-            "least one does."
+            f"MODEL.SDTPS_SCORE is {model.SDTPS_SCORE!r}, which scores places in the image, but MODEL.SDTPS_BLOCK is "
+            f"{model.SDTPS_BLOCK}: only the first stage sees patches in their places. Give one block, or set "
+            "MODEL.SDTPS_SCORE: sdtps."
+        )
+    built: dict[int, SDTPS] = {}
+    num_patches, grid = backbone.num_patches, backbone.grid
+    for stage in stages:
+        selection = _build_stage(model, backbone.width if inside else backbone.embed_dim, num_patches, grid, stage)
+        built[stage.num_blocks] = selection
+        num_patches, grid = selection.num_outputs, None
+    return built
+
+
+def _build_stage(model: CfgNode, embed_dim: int, num_patches: int, grid: tuple[int, int] | None, stage: Stage) -> SDTPS:
+    share = aggregated_share(num_patches, stage.sparse_ratio, stage.aggr_ratio)
+    if share < 1 and AGGREGATIONS[model.SDTPS_AGGREGATION] is TokenAggregation:
+        raise UserError(
+            f"MODEL.SDTPS_AGGR_RATIO is {stage.aggr_ratio} and MODEL.SDTPS_SPARSE_RATIO {stage.sparse_ratio}: of "
+            f"{num_patches} patches {share:.2f} would come out of the aggregation. Raise either until at least one "
+            "does."
         )
     return SDTPS(
-        width,
+        embed_dim,
         num_patches,
-        sparse_ratio=place.sparse_ratio,
-        aggr_ratio=place.aggr_ratio,
-        mask_aggregation=model.SDTPS_MASK_AGGREGATION,
+        grid=grid,
+        score=model.SDTPS_SCORE,
+        aggregation=model.SDTPS_AGGREGATION,
+        sparse_ratio=stage.sparse_ratio,
+        aggr_ratio=stage.aggr_ratio,
         beta=model.SDTPS_BETA,
+        use_predictor=model.SDTPS_USE_PREDICTOR,
+        detach_attention=model.SDTPS_DETACH_ATTENTION,
         use_gumbel=model.SDTPS_USE_GUMBEL,
         gumbel_tau=model.SDTPS_GUMBEL_TAU,
         gumbel_sample=model.SDTPS_GUMBEL_SAMPLE,
-        use_predictor=model.SDTPS_USE_PREDICTOR,
-        detach_attention=model.SDTPS_DETACH_ATTENTION,
+        mask_aggregation=model.SDTPS_MASK_AGGREGATION,
     )
 
 
 def build_loss(cfg: CfgNode) -> ReIDLoss:
-    """The training loss; without the identity sampler there is no triplet term."""
+    """Build the training loss; without the identity sampler there is no triplet term."""
     model = cfg.MODEL
-    return ReIDLoss(
-        id_weight=model.ID_LOSS_WEIGHT,
-        triplet_weight=model.TRIPLET_LOSS_WEIGHT if cfg.DATALOADER.SAMPLER == "softmax_triplet" else 0.0,
-        label_smoothing=LABEL_SMOOTHING if model.IF_LABELSMOOTH else 0.0,
-        margin=None if model.NO_MARGIN else cfg.SOLVER.MARGIN,
-        head_weights={"sdtps": model.SDTPS_LOSS_WEIGHT},
-    )
+    terms = {}
+    if model.ID_LOSS_WEIGHT:
+        smoothing = LABEL_SMOOTHING if model.IF_LABELSMOOTH else 0.0
+        terms["id"] = (model.ID_LOSS_WEIGHT, IdentityLoss(label_smoothing=smoothing))
+    if model.TRIPLET_LOSS_WEIGHT and cfg.DATALOADER.SAMPLER == "softmax_triplet":
+        margin = None if model.NO_MARGIN else cfg.SOLVER.MARGIN
+        terms["triplet"] = (model.TRIPLET_LOSS_WEIGHT, TripletLoss(margin=margin))
+    return ReIDLoss(terms, head_weights={"sdtps": model.SDTPS_LOSS_WEIGHT})
+
+
+def build_observers(cfg: CfgNode, model: ReIDModel) -> list[SelectionDiagnostics]:
+    """Build what watches the training of `model` (see `engine.observers`): its first patch selection, if it has one."""
+    return [SelectionDiagnostics(selection, period=cfg.SOLVER.LOG_PERIOD) for selection in model.selections[:1]]

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a model, by torch's own counter (matrix products only)."""
+"""Count parameters and multiply-adds of a model with torch's own counter, which sees matrix products only."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ ATTENTION_OPS = "scaled_dot_product"
 
 @dataclass(frozen=True)
 class Complexity:
-    """Size and cost of one triplet in evaluation."""
+    """Size of a model, and its cost for one sample in evaluation."""
 
     trainable_params: int
     total_params: int
     layer_macs: int
-    """Multiply-adds of linear and convolution layers and of explicit matrix products: what torch's counter finds on
-    the CPU, and what the field compares."""
+    """Multiply-adds of linear and convolution layers and of explicit matrix products, which is what torch's counter
+    finds on the CPU and what the field compares."""
     attention_macs: int
-    """Multiply-adds of the fused attention (Q K^T and A V), which that figure leaves out."""
+    """Multiply-adds of the fused attention (Q K^T and A V), which `layer_macs` leaves out."""
 
     def as_dict(self) -> dict[str, int]:
-        """For results.json."""
+        """Return the fields as results.json holds them."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -39,7 +39,7 @@ class Complexity:
 
 
 def count_complexity(model: nn.Module, *, size_hw: tuple[int, int]) -> Complexity:
-    """Count with one triplet of `size_hw` (height, width) through `model`, which is on the CPU, in evaluation mode."""
+    """Count while `model`, on the CPU and in evaluation mode, processes one sample of `size_hw` (height, width)."""
     was_training = model.training
     model.eval()
     images = torch.zeros(1, len(MODALITIES), 3, *size_hw)
@@ -58,7 +58,7 @@ def count_complexity(model: nn.Module, *, size_hw: tuple[int, int]) -> Complexit
 
 
 def _cpu_attention() -> dict[Any, Callable[..., int]]:
-    """The CPU's fused attention, which torch's counter does not know."""
+    """Teach torch's counter the fused attention of the CPU, which it does not know."""
 
     def count(query_shape, key_shape, value_shape, *_args, **_kwargs) -> int:
         return sdpa_flop(query_shape, key_shape, value_shape)

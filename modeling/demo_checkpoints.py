@@ -1,9 +1,10 @@
 """Checkpoints of the original DeMo code and of its SDTPS adaptation, as checkpoints of this framework.
 
-A file of theirs is known by its keys (`BACKBONE.base.*`) and checked strictly: each tensor of the model comes from it,
-and each of its tensors is used or on the short list of what is ignored. A position embedding of another size is refused
-and not resized as a pretrained one is, since the features would not be those that were trained; height and width in
-exchange cannot be told apart. MODEL.SIE_COE, SDTPS_BETA and the like leave no trace in a file: they are the user's.
+Such a file is recognised by its keys (`BACKBONE.base.*`) and checked strictly: it provides every tensor of the model,
+and each of its own tensors is used or is on the short list of those that are ignored. A position embedding of another
+size is refused, not resized as a pretrained one is, because the features would not be those that were trained. A file
+cannot tell whether height and width are exchanged, nor what MODEL.SIE_COE, SDTPS_BETA and the like were: the user has
+to know these.
 
 Shapes: F features, W width, D width of an expert.
 """
@@ -30,6 +31,7 @@ TOWER = "BACKBONE.base."
 CAMERAS = ("BACKBONE.cv_embed", "BACKBONE.sie_embed", "BACKBONE.base.sie_embed")
 """Names of the camera embedding, (cameras, 1, W) or (cameras, W)."""
 FUSION = "generalFusion."
+SELECTION = "branches.sdtps.selection."
 SHORT = dict(zip(MODALITIES, ("r", "n", "t"), strict=True))
 LONG = dict(zip(MODALITIES, ("rgb", "nir", "tir"), strict=True))
 
@@ -39,29 +41,32 @@ SUFFIXES = {
     "moe": "_moe",
     "sdtps": "_sdtps",
 }
-"""Of the neck and the classifier of each head of ours."""
+"""Suffix of the neck and the classifier of each of our heads."""
 
-# Module of ours -> module of theirs; what follows the name is the same in both. The backbone's are in `pretrained`.
+# Our module -> their module; what follows the name is the same in both. The backbone's are in `backbone.pretrained`.
 MODULES: dict[str, str] = {
     **{f"heads.{head}.neck": f"bottleneck{suffix}" for head, suffix in SUFFIXES.items()},
     **{f"heads.{head}.classifier": f"classifier{suffix}" for head, suffix in SUFFIXES.items()},
-    **{f"pife.reduce.{modality}": f"{name}_reduce" for modality, name in LONG.items()},
-    **{f"hdm.attention.{subset}": f"{FUSION}{subset.lower()}" for subset in SUBSETS},
-    "atmoe.gate.reduce": f"{FUSION}moe.gating_network.gate.linear_re",
-    "atmoe.gate.q": f"{FUSION}moe.gating_network.gate.q_",
-    "atmoe.gate.k": f"{FUSION}moe.gating_network.gate.k_",
-    **{f"sdtps.sparse.{modality}": f"sdtps.{name}_sparse" for modality, name in LONG.items()},
-    **{f"sdtps.aggregation.{modality}.mlp": f"sdtps.{name}_aggr.weight" for modality, name in LONG.items()},
-    **{f"sdtps.aggregation.{modality}.scale": f"sdtps.{name}_aggr.scale" for modality, name in LONG.items()},
+    **{f"transforms.pife.reduce.{modality}": f"{name}_reduce" for modality, name in LONG.items()},
+    **{f"branches.moe.hdm.attention.{subset}": f"{FUSION}{subset.lower()}" for subset in SUBSETS},
+    "branches.moe.atmoe.gate.reduce": f"{FUSION}moe.gating_network.gate.linear_re",
+    "branches.moe.atmoe.gate.q": f"{FUSION}moe.gating_network.gate.q_",
+    "branches.moe.atmoe.gate.k": f"{FUSION}moe.gating_network.gate.k_",
+    **{
+        f"{SELECTION}score.predictor.{modality}": f"sdtps.{name}_sparse.score_predictor"
+        for modality, name in LONG.items()
+    },
+    **{f"{SELECTION}aggregation.{modality}.mlp": f"sdtps.{name}_aggr.weight" for modality, name in LONG.items()},
+    **{f"{SELECTION}aggregation.{modality}.scale": f"sdtps.{name}_aggr.scale" for modality, name in LONG.items()},
 }
-# What we stack -> their names of the parts, in subset s or in head h and feature f.
+# The tensors that we stack -> their names of the parts, in subset s or in head h and feature f.
 QUERIES = f"{FUSION}{{s}}_token"
 EXPERTS = {
-    "atmoe.experts.norm": f"{FUSION}moe.experts.{{h}}.expertHead.{{f}}.mlp.2",
-    "atmoe.experts": f"{FUSION}moe.experts.{{h}}.expertHead.{{f}}.mlp.0",
+    "branches.moe.atmoe.experts.norm": f"{FUSION}moe.experts.{{h}}.expertHead.{{f}}.mlp.2",
+    "branches.moe.atmoe.experts": f"{FUSION}moe.experts.{{h}}.expertHead.{{f}}.mlp.0",
 }
 
-# A branch's module, what tells it, and the branch's head; where the file lacks either, the other was never used.
+# A branch's module, its marker keys, and its head; where the file lacks either, the other was never used.
 BRANCHES: tuple[tuple[str, str, str], ...] = (
     (r"generalFusion\..*", r"generalFusion\.\w+_token", r"(bottleneck|classifier)_moe\..*"),
     (r"sdtps\..*", r"sdtps\..*", r"(bottleneck|classifier)_sdtps\..*"),
@@ -74,9 +79,9 @@ SWITCHES: tuple[tuple[str, str, str, str], ...] = (
     ("MODEL.HDM", r"generalFusion\.\w+_token", "True", "False"),
     ("MODEL.ATM", r"generalFusion\.moe\..*", "True", "False"),
     ("MODEL.USE_SDTPS", r"(bottleneck|classifier)_sdtps\..*", "True", "False"),
-    ("MODEL.SDTPS_BLOCK", r"sdtps\.stages\..*", "", "0"),
+    ("MODEL.SDTPS_BLOCK", r"reducers\..*", "", "0"),
 )
-# Where the switches agree: which keys decide over a tensor. The first row that meets a wrong one is the one to mend.
+# Where the switches agree: which keys decide over a tensor. The first matching row names the key to change.
 DECIDED_BY: tuple[tuple[str, str], ...] = (
     (r"backbone\.(?!vit\.pos_embed).*", "Set MODEL.TRANSFORMER_TYPE to the backbone of the file, if it is whole"),
     (
@@ -94,7 +99,7 @@ DECIDED_BY: tuple[tuple[str, str], ...] = (
 
 
 def from_original(content: dict[str, Any], source: str, build: Callable[..., nn.Module]) -> dict[str, Any]:
-    """A checkpoint of the original code as one of ours, {model, pids, num_cameras}; any other comes back as it is.
+    """Convert a checkpoint of the original code to one of ours, {model, pids, num_cameras}; return any other as it is.
 
     Args:
         content: of the file: a state dict, or one under 'state_dict' or 'model'; `module.` prefixes are understood.
@@ -102,7 +107,7 @@ def from_original(content: dict[str, Any], source: str, build: Callable[..., nn.
         build: makes the model of the configuration from `num_classes` and `num_cameras`, which are the file's.
 
     Raises:
-        UserError: the file is of another model than the configuration's; names the key to change.
+        UserError: the file belongs to another model than the configuration's; the message names the key to change.
     """
     state = _unwrap(content)
     if not any(key.startswith(TOWER) for key in state):
@@ -111,10 +116,10 @@ def from_original(content: dict[str, Any], source: str, build: Callable[..., nn.
     state = {key: value for key, value in state.items() if key not in report.ignored}
     state = _drop_unused(_rename_backbone(state, report), report)
 
-    # Without a classifier or a camera embedding any number will do: the file is refused, or the model has none either.
+    # Without a classifier or a camera embedding any number will do: either the file is refused or the model has none.
     num_classes = max((len(state[key]) for key in _matching(r"classifier\w*\.weight", state)), default=1)
     num_cameras = max((len(state[key]) for key in _matching(r"backbone\.sie_embed", state)), default=1)
-    with torch.device("meta"):  # names and shapes are all that is asked of it
+    with torch.device("meta"):  # only names and shapes are needed
         own = build(num_classes=num_classes, num_cameras=num_cameras).state_dict()
     own = {key: torch.empty(value.shape, dtype=value.dtype) for key, value in own.items()}
     slots = original_slots(own)
@@ -128,17 +133,17 @@ def from_original(content: dict[str, Any], source: str, build: Callable[..., nn.
 
 
 def original_slots(own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a model's state under the original's names, where we stack several of theirs as views of them.
+    """Return a model's tensors under the original's names, as views where we stack several of theirs.
 
-    Those of the backbone keep our names, in which `_rename_backbone` puts a file's.
+    Tensors of the backbone keep our names, which `_rename_backbone` gives to those of a file.
     """
     slots = {}
     for name, tensor in own.items():
         module, _, leaf = name.rpartition(".")
-        if name == "hdm.queries":
+        if name == "branches.moe.hdm.queries":
             slots |= {QUERIES.format(s=subset.lower()): tensor[s] for s, subset in enumerate(SUBSETS)}
         elif module in EXPERTS:
-            num_heads, num_features = own["atmoe.experts.bias"].shape[:2]
+            num_heads, num_features = own["branches.moe.atmoe.experts.bias"].shape[:2]
             if tensor.dim() == 1:  # the norms, as one
                 tensor = tensor.view(num_heads, num_features, -1)
             for h, f in itertools.product(range(num_heads), range(num_features)):
@@ -152,7 +157,7 @@ def original_slots(own: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _unwrap(content: dict[str, Any]) -> dict[str, Any]:
-    """The state dict in a file, without the prefix of a parallel wrapper."""
+    """Take the state dict out of a file, without the prefix of a parallel wrapper."""
     for key in ("state_dict", "model"):
         if isinstance(content.get(key), dict):
             content = content[key]
@@ -160,7 +165,7 @@ def _unwrap(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rename_backbone(state: dict[str, Tensor], report: LoadReport) -> dict[str, Tensor]:
-    """The tensors of a file, those of the backbone under our names; what the tower has of heads goes to `ignored`."""
+    """Give the backbone's tensors of a file our names; heads of the tower go to `report.ignored`."""
     tower, renamed = {}, {}
     for key, value in state.items():
         if key in CAMERAS:
@@ -169,14 +174,14 @@ def _rename_backbone(state: dict[str, Tensor], report: LoadReport) -> dict[str, 
             tower[key.removeprefix(TOWER)] = value
         else:
             renamed[key] = value
-    of_tower = LoadReport(report.source)
-    renamed |= {f"backbone.{key}": value for key, value in rename_tower(tower, of_tower).items()}
-    report.ignored += [TOWER + key for key in of_tower.ignored]
+    tower_report = LoadReport(report.source)
+    renamed |= {f"backbone.{key}": value for key, value in rename_tower(tower, tower_report).items()}
+    report.ignored += [TOWER + key for key in tower_report.ignored]
     return renamed
 
 
 def _drop_unused(state: dict[str, Tensor], report: LoadReport) -> dict[str, Tensor]:
-    """The state without the branches that were never used, which go to `ignored`: the original builds them anyway."""
+    """Remove the branches that were never used, which the original builds anyway; they go to `report.ignored`."""
     for module, sign, head in BRANCHES:
         if not (_matching(sign, state) and _matching(head, state)):
             unused = _matching(f"{module}|{head}", state)

@@ -1,10 +1,10 @@
-"""BNNeck and classifier, the head of every branch (Luo et al., "Bag of Tricks", CVPRW 2019)."""
+"""BNNeck and classifier, the head on every feature (Luo et al., "Bag of Tricks", CVPRW 2019)."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from modeling.norm import BatchNorm
+from modeling.layers import BatchNorm
 
 
 class BNNeckHead(nn.Module):
@@ -18,11 +18,12 @@ class BNNeckHead(nn.Module):
         self.classifier = nn.Linear(feature_dim, num_classes, bias=False)
         nn.init.normal_(self.classifier.weight, std=0.001)
 
-    def forward(self, feature: Tensor, there: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, feature: Tensor, present: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Feature (B, D) to the normalised feature (B, D) and the logits (B, K).
 
-        Of P equal parts of the feature, those that are not `there` (B, P) bool stay 0 and move no statistic.
+        The equal parts of the feature that are not `present` (B, P) bool stay 0 and enter no statistic.
         """
-        counted = None if there is None else there.repeat_interleave(self.feature_dim // there.shape[1], dim=1)
-        necked = self.neck(feature, counted)
+        if present is not None:
+            present = present.repeat_interleave(self.feature_dim // present.shape[1], dim=1)
+        necked = self.neck(feature, present)
         return necked, self.classifier(necked)

@@ -1,189 +1,161 @@
-"""The composed model: backbone, branches and heads; one forward and one output type for training and evaluation.
+"""The composed model: a backbone, a list of branches, and a head on each feature that they give.
 
-Shapes: B batch, M modality, L = 1 + N tokens (global first), C width, D width of a branch's feature, K identities.
+There is one forward pass and one output type, for training and evaluation. It is split in two, because gradient caching
+and the table of absent modalities repeat one half of it: `encode` is what the modalities do not share, the backbone up
+to the first reducer or to its end; `decode` is all the rest.
+
+Shapes: B batch, M modality, L = 1 + N tokens (global first), C width, D width of a feature, K identities.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 from torch.utils.checkpoint import checkpoint
 
-from data.sample import MODALITIES
-from modeling.branches.atmoe import ATMoE
-from modeling.branches.hdm import HDM, SUBSETS, present_subsets
-from modeling.branches.pife import PIFE
+from modeling.branches import Branch
 from modeling.heads import BNNeckHead
-from modeling.selection.early import EarlySDTPS
-from modeling.selection.sdtps import SDTPS, Selection
+from modeling.selection import SDTPS, Selection
 
-BRANCHES = ("ori", "moe", "sdtps")
+ALL = "all"
+"""The descriptor that concatenates those of several branches."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReIDOutput:
-    """What the model makes of a batch, in either mode."""
+    """What the model makes of a batch."""
 
     embedding: Tensor
-    """(B, E), what retrieval compares: the descriptor that TEST.FEAT names."""
+    """(B, E), what retrieval compares: one of the descriptors."""
     features: dict[str, Tensor]
     """(B, D) by head, before the neck: for the triplet loss."""
     logits: dict[str, Tensor]
     """(B, K) by head: for the identity loss."""
-    counted: dict[str, Tensor]
+    present: dict[str, Tensor]
     """(B,) bool by head, the samples that its losses count; a head that is not named counts all."""
     descriptors: dict[str, Tensor]
-    """(B, D) by descriptor, one per branch and 'all' (the branches concatenated), before or after the neck."""
+    """(B, E) by name: one for each branch, and `ALL` where there are several; before or after the neck."""
     selection: Selection | None
-    """What SDTPS kept of the patches; None without it."""
-
-
-def zero_absent(parts: Tensor, there: Tensor | None) -> Tensor:
-    """Parts (B, P, C) of a feature, 0 where they are not `there` (B, P) bool; None: all are."""
-    return parts if there is None else parts.masked_fill(~there.unsqueeze(-1), 0.0)
+    """What was kept of the patches of the images; None without a patch selection."""
 
 
 class ReIDModel(nn.Module):
-    """Tri-modal ReID: tokens from one shared backbone, branches over them, a BNNeck head on each.
+    """Multi-modal ReID: tokens from one shared backbone, branches over them, a head on each feature.
 
     Args:
-        backbone: gives tokens (B, M, 1+N, C) and has `embed_dim`.
+        backbone: gives tokens (B, M, L, C) and has `embed_dim`; see `modeling.backbone.vit`.
+        branches: by name, in the order of `modeling.branches.BRANCHES`.
         num_classes: K, identities of the training set.
-        direct: the ori branch concatenates the globals under one head ('ori'); False gives each modality its own.
-        pife: makes the globals of all branches from globals and patches.
-        hdm: adds the branch 'moe', its seven features concatenated.
-        atmoe: what the branch 'moe' makes of those features instead.
-        sdtps: adds the branch 'sdtps'; selects behind the backbone, or inside it (`EarlySDTPS`), then for all branches.
-        drop_missing: an absent modality takes no part (MODEL.MISSING 'drop'); False: it is an empty image.
-        feat: descriptor that becomes the embedding: a branch, 'all' (the only branch where there is one), or 'auto'
-            (sdtps where there is one, else all).
-        neck_feat: 'before' or 'after' the neck, for the descriptors.
-        accumulate: in training the backbone takes the batch in so many parts, one after the other.
+        transforms: tokens to tokens, in this order before all branches.
+        reducers: patch selections inside the backbone, by the number of blocks before each, ascending.
+        drop_absent: an absent modality takes no part (MODEL.MISSING 'drop'); False: it is an empty image.
+        descriptor: the descriptor that becomes the embedding; `ALL` is the only branch where there is one.
+        after_neck: take the descriptors after the neck instead of before it.
+        accumulate: in training the backbone takes the batch in this many parts, one after the other.
     """
 
     def __init__(
         self,
         backbone: nn.Module,
+        branches: Mapping[str, Branch],
         *,
         num_classes: int,
-        direct: bool = True,
-        pife: PIFE | None = None,
-        hdm: HDM | None = None,
-        atmoe: ATMoE | None = None,
-        sdtps: SDTPS | EarlySDTPS | None = None,
-        drop_missing: bool = False,
-        feat: str = "auto",
-        neck_feat: str = "before",
-        accumulate: int = 1,
+        transforms: Mapping[str, nn.Module],
+        reducers: Mapping[int, SDTPS],
+        drop_absent: bool,
+        descriptor: str,
+        after_neck: bool,
+        accumulate: int,
     ) -> None:
         super().__init__()
+        self.drop_absent = drop_absent
+        self.after_neck = after_neck
         self.accumulate = accumulate
+        # Optimiser states of checkpoints go by the order of the parameters, so the order of these lines must stay.
         self.backbone = backbone
-        self.direct = direct
-        self.pife = pife
-        self.hdm = hdm
-        self.atmoe = atmoe
-        self.sdtps = sdtps
-        self.drop_missing = drop_missing
-        self.after_neck = neck_feat == "after"
-
-        width = backbone.embed_dim
-        joint = len(MODALITIES) * width
-        head_dims = {"ori": joint} if direct else {f"ori_{name}": width for name in MODALITIES}
-        if hdm is not None:
-            head_dims["moe"] = len(SUBSETS) * width
-        if sdtps is not None:
-            head_dims["sdtps"] = joint
-        branches = [branch for branch in BRANCHES if branch == "ori" or branch in head_dims]
-        self.descriptor_names = tuple(branches) if len(branches) == 1 else (*branches, "all")
-        own = "sdtps" if sdtps is not None else self.descriptor_names[-1]
-        self.feat = {"auto": own, "all": self.descriptor_names[-1]}.get(feat, feat)
+        self.transforms = nn.ModuleDict(transforms)
+        self.branches = nn.ModuleDict(branches)
+        self.reducers = nn.ModuleDict({str(num_blocks): reducer for num_blocks, reducer in reducers.items()})
+        head_dims = {name: dim for branch in branches.values() for name, dim in branch.head_dims.items()}
         self.heads = nn.ModuleDict({name: BNNeckHead(dim, num_classes) for name, dim in head_dims.items()})
 
+        self.first_stage = min(reducers, default=None)
+        self.descriptor_names = (*branches,) if len(branches) == 1 else (*branches, ALL)
+        self.descriptor = self.descriptor_names[-1] if descriptor == ALL else descriptor
+
+    @property
+    def selections(self) -> list[SDTPS]:
+        """The patch selections of the model; the first one selects among the patches of the images."""
+        behind = [branch.selection for branch in self.branches.values() if branch.selection is not None]
+        return [*self.reducers.values(), *behind]
+
     def forward(self, images: Tensor, camera: Tensor, present: Tensor | None = None) -> ReIDOutput:
-        """Images (B, M, 3, H, W) normalised, camera (B,) int64, present (B, M) bool; None: all modalities are there."""
-        if present is not None and not self.drop_missing:
-            images = images.masked_fill(~present[:, :, None, None, None], 0.0)
+        """Images (B, M, 3, H, W), normalised and 0 where a modality is absent, and camera (B,) int64 to the output.
+
+        `present` (B, M) bool tells which modalities are present; None: all. Only a model that drops absent modalities
+        reads it.
+        """
         return self.decode(self.encode(images, camera), present)
 
     def encode(self, images: Tensor, camera: Tensor) -> Tensor:
-        """What the modalities do not yet share, in one pass: tokens (B, M, L, C), or those of an early selection."""
-        if self.accumulate == 1 or not self.training:
-            return self._run_backbone(images, camera)
-        return self._encode_in_parts(images, camera)
+        """Run the backbone: tokens (B, M, L, C), or those of the block after which the first reducer selects."""
+        with record_function("backbone"):
+            if self.accumulate == 1 or not self.training:
+                return self.backbone(images, camera, stop=self.first_stage)
+            return self._encode_in_parts(images, camera)
 
-    def _run_backbone(self, images: Tensor, camera: Tensor) -> Tensor:
-        if isinstance(self.sdtps, EarlySDTPS):
-            return self.backbone.begin(images, camera, num_blocks=self.sdtps.first_block)
-        return self.backbone(images, camera)
-
-    @torch.compiler.disable(recursive=False)  # the backbone is compiled, the order of the parts is not to be changed
+    @torch.compiler.disable(recursive=False)  # compile the backbone, but keep the order of the parts
     def _encode_in_parts(self, images: Tensor, camera: Tensor) -> Tensor:
-        """The same, holding the activations of one part of the batch at a time: gradient caching (arXiv:2101.06983).
+        """Do the same, holding the activations of one part of the batch at a time: gradient caching (arXiv:2101.06983).
 
-        Branches, heads and losses see the whole batch. In the backward pass each part runs again, with the random
-        state that it had, and is fed the gradient of its tokens; the part that ran last goes first.
+        Branches, heads and losses see the whole batch. In the backward pass each part runs again, with the random state
+        that it had, and is fed the gradient of its tokens; the part that ran last goes first.
         """
         tokens = []
         for part in zip(images.chunk(self.accumulate), camera.chunk(self.accumulate), strict=True):
-            tokens.append(checkpoint(self._run_backbone, *part, use_reentrant=False))
-            torch.clear_autocast_cache()  # or the parts' gradients would be summed in the weights' autocast type
+            tokens.append(checkpoint(self.backbone, *part, stop=self.first_stage, use_reentrant=False))
+            torch.clear_autocast_cache()  # otherwise the parts' gradients would be summed in the autocast type
         return torch.cat(tokens)
 
     def decode(self, tokens: Tensor, present: Tensor | None = None) -> ReIDOutput:
-        """Branches and heads over what `encode` gives; present (B, M) bool is for a model that drops the missing."""
-        if not self.drop_missing:
-            present = None
-        selection, selected = None, None
-        if isinstance(self.sdtps, EarlySDTPS):
-            tokens, selection = self.sdtps(self.backbone, tokens, present)
-            selected = tokens[:, :, 1:]
-        if self.pife is not None:
-            tokens = torch.cat([self.pife(tokens).unsqueeze(2), tokens[:, :, 1:]], dim=2)
-        if isinstance(self.sdtps, SDTPS):
-            selected, selection = self.sdtps(tokens, present)  # (B, M, T+1, C)
+        """Run everything after `encode` on its tokens; `present` as in `forward`."""
+        with record_function("branches and heads"):
+            present = present if self.drop_absent else None
+            selection = None
+            if self.reducers:
+                tokens, selection = self.backbone.resume(tokens, self.reducers, present)
+            for transform in self.transforms.values():
+                tokens = transform(tokens)
 
-        features = self._ori(zero_absent(tokens[:, :, 0], present))
-        if self.hdm is not None:
-            features["moe"] = self._moe(tokens, present)
-        if selected is not None:
-            features["sdtps"] = zero_absent(selected.mean(dim=2), present).flatten(1)
+            features, logits, samples, descriptors = {}, {}, {}, {}
+            for branch_name, branch in self.branches.items():
+                parts = []
+                for name, feature in branch(tokens, present).items():
+                    necked, logits[name] = self.heads[name](feature.value, feature.present)
+                    features[name] = feature.value
+                    parts.append(necked if self.after_neck else feature.value)
+                    if feature.present is not None and feature.present.shape[1] == 1:
+                        samples[name] = feature.present[:, 0]
+                    selection = selection or feature.selection
+                descriptors[branch_name] = torch.cat(parts, dim=1)
+            if ALL in self.descriptor_names:
+                descriptors[ALL] = torch.cat(list(descriptors.values()), dim=1)
+        return ReIDOutput(descriptors[self.descriptor], features, logits, samples, descriptors, selection)
 
-        there = {} if present is None else self._parts_there(present)
-        necked, logits = {}, {}
-        for name, head in self.heads.items():
-            necked[name], logits[name] = head(features[name], there.get(name))
-        counted = {name: parts[:, 0] for name, parts in there.items() if parts.shape[1] == 1}
-        descriptors = self._descriptors(necked if self.after_neck else features)
-        return ReIDOutput(descriptors[self.feat], features, logits, counted, descriptors, selection)
+    def blank_tokens(self, images: Tensor) -> Tensor:
+        """Encode an empty image of the size of `images` by camera, or once without cameras: (cameras or 1, 1, L, W)."""
+        cameras = torch.arange(max(1, self.backbone.num_cameras), device=images.device)
+        return self.encode(images.new_zeros(len(cameras), 1, *images.shape[2:]), cameras)
 
-    def _ori(self, globals_: Tensor) -> dict[str, Tensor]:
-        """The features of the ori branch by head, from the globals (B, M, C)."""
-        if self.direct:
-            return {"ori": globals_.flatten(1)}
-        return {f"ori_{name}": globals_[:, m] for m, name in enumerate(MODALITIES)}
+    @staticmethod
+    def without(tokens: Tensor, absent: Tensor, camera: Tensor, blank: Tensor) -> Tensor:
+        """Put those of an empty image in the place of the tokens (B, M, L, W) of `absent` (M,) bool modalities.
 
-    def _moe(self, tokens: Tensor, present: Tensor | None) -> Tensor:
-        """The feature (B, 7C) of the moe branch."""
-        features = self.hdm(tokens, present)  # (B, 7, C)
-        if self.atmoe is None:
-            return features.flatten(1)
-        return self.atmoe(features, None if present is None else present_subsets(present))
-
-    def _parts_there(self, present: Tensor) -> dict[str, Tensor]:
-        """Of each head's feature, which equal parts (B, P) bool are of modalities that are present."""
-        there = {f"ori_{name}": present[:, m : m + 1] for m, name in enumerate(MODALITIES)}
-        there |= {"ori": present, "sdtps": present}
-        subsets = present_subsets(present)
-        there["moe"] = subsets if self.atmoe is None else subsets.repeat(1, self.atmoe.gate.num_heads)
-        return {name: there[name] for name in self.heads}
-
-    def _descriptors(self, by_head: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What can be retrieved with: each branch, and all of them concatenated where there are several."""
-        ori = torch.cat([feature for name, feature in by_head.items() if name.startswith("ori")], dim=1)
-        descriptors = {"ori": ori} | {name: f for name, f in by_head.items() if not name.startswith("ori")}
-        if "all" in self.descriptor_names:
-            descriptors["all"] = torch.cat(list(descriptors.values()), dim=1)
-        return descriptors
+        This is what `encode` would have given for images without these modalities; `blank` is from `blank_tokens`.
+        """
+        blank = blank[camera] if len(blank) > 1 else blank  # (B or 1, 1, L, W)
+        return torch.where(absent[:, None, None], blank, tokens)

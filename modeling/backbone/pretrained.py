@@ -7,8 +7,8 @@ import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import timm
 import torch
-from timm import create_model as _create_pretrained
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -47,7 +47,7 @@ MAY_BE_MISSING = ("sie_embed",)
 
 @dataclass
 class LoadReport:
-    """What became of the keys of a file and of the backbone."""
+    """The outcome of a load, by the keys of the file and of the backbone."""
 
     source: str
     matched: list[str] = field(default_factory=list)
@@ -58,7 +58,7 @@ class LoadReport:
     """Of the file: text tower, heads, what was never used."""
 
     def summary(self) -> str:
-        """One line for the log."""
+        """Say it in one line for the log."""
         resized = f" (resized: {', '.join(self.resized)})" if self.resized else ""
         missing = f", new: {', '.join(self.missing)}" if self.missing else ""
         ignored = f": {few(self.ignored)}" if self.ignored else ""
@@ -69,12 +69,12 @@ class LoadReport:
 
 
 def few(names: list[str]) -> str:
-    """The first of `names`, for a message."""
+    """List the first of `names`, for a message."""
     return f"{', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
 
 
 def misfits(missing: list[str], unexpected: list[str], wrong: list[str]) -> str:
-    """What is wrong with a file's tensors, in one clause; '' if nothing is."""
+    """Say in one clause what is wrong with the tensors of a file; '' if nothing is."""
     kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
     return "; ".join(f"{len(names)} {kind}: {few(names)}" for kind, names in kinds if names)
 
@@ -88,7 +88,7 @@ def load_pretrained(backbone: ViTBackbone, source: str) -> LoadReport:
     state = _fetch_timm(backbone) if source == "timm" else read_state_dict(Path(source))
     if (spoiled := find_non_finite(state)) is not None:
         raise UserError(
-            f"The weights in MODEL.PRETRAIN_PATH_T ({source}) hold nan or inf, in {spoiled}. Get them anew."
+            f"The weights in MODEL.PRETRAIN_PATH_T ({source}) hold nan or inf, in {spoiled}. Download them again."
         )
     report = LoadReport(source)
     own = backbone.state_dict()
@@ -120,7 +120,7 @@ def load_pretrained(backbone: ViTBackbone, source: str) -> LoadReport:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weight file, without executing anything in it.
+    """Read the tensors of a weight file, without executing anything in it.
 
     Raises:
         UserError: there is no such file, or it cannot be read.
@@ -139,7 +139,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # torch and safetensors raise half a dozen kinds on damaged bytes
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{path} (MODEL.PRETRAIN_PATH_T) is no readable weight file: {reason}. Download it anew."
+            f"{path} (MODEL.PRETRAIN_PATH_T) is no readable weight file: {reason}. Download it again."
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -153,7 +153,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _is_torchscript(path: Path) -> bool:
-    """Whether a file is a TorchScript archive: a zip that holds code."""
+    """Tell whether a file is a TorchScript archive, which is a zip that holds code."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -162,7 +162,7 @@ def _is_torchscript(path: Path) -> bool:
 
 def _fetch_timm(backbone: ViTBackbone) -> dict[str, Tensor]:
     try:
-        return _create_pretrained(backbone.timm_name, pretrained=True).state_dict()
+        return timm.create_model(backbone.timm_name, pretrained=True).state_dict()
     except Exception as error:  # the hub raises a dozen kinds, most of them for 'no network'
         raise UserError(
             f"timm's weights of {backbone.timm_name} cannot be fetched: {' '.join(str(error).split())[:200]}. Fetch "
@@ -172,7 +172,7 @@ def _fetch_timm(backbone: ViTBackbone) -> dict[str, Tensor]:
 
 
 def rename_tower(state: dict[str, Tensor], report: LoadReport) -> dict[str, Tensor]:
-    """The tensors of the image tower under the backbone's names, in float32."""
+    """Return the tensors of the image tower under the names of the backbone, in float32."""
     state = {re.sub(r"^(module|base_model)\.", "", key): value for key, value in state.items()}
     has_visual = any(key.startswith("visual.") for key in state)
     clip = has_visual or "class_embedding" in state
@@ -198,7 +198,7 @@ def rename_tower(state: dict[str, Tensor], report: LoadReport) -> dict[str, Tens
 
 
 def _clip_shape(name: str, value: Tensor) -> Tensor:
-    """OpenAI's layout of a tensor to timm's."""
+    """Change a tensor from OpenAI's layout to timm's."""
     if name == "vit.cls_token":
         return value.view(1, 1, -1)
     if name == "vit.pos_embed":

@@ -6,7 +6,7 @@ Shapes: B batch, M modality, L = 1 + N tokens (global, then patches), W width in
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,14 +18,17 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from modeling.backbone.attention import attention_precision
+from modeling.selection import Selection
 from utils.errors import UserError
 
 SIE_STD = 0.02
 
+Reducer = Callable[[Tensor, Tensor | None], tuple[Tensor, Selection]]
+
 
 @dataclass(frozen=True)
 class Architecture:
-    """A backbone by a name of ours: the timm model it is made of, and the projection of its tokens."""
+    """A backbone that has a name of its own here: the timm model it is made of, and the projection of its tokens."""
 
     timm_name: str
     timm_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -38,9 +41,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "ViT-B-16": Architecture("vit_base_patch16_clip_quickgelu_224", proj_dim=512),
     # For CPUs: 128 patches of a 128 x 64 image.
     "ViT-Micro-8": Architecture("vit_tiny_patch16_224", {"patch_size": 8, "embed_dim": 96, "depth": 3, "num_heads": 3}),
-    # As deep as ViT-B-16 and narrow, for what depth decides (MODEL.SDTPS_BLOCK) on CPUs.
+    # For CPUs too, narrow and as deep as ViT-B-16, to study settings that depend on depth (MODEL.SDTPS_BLOCK).
     "ViT-Narrow-8": Architecture("vit_tiny_patch16_224", {"patch_size": 8, "embed_dim": 64, "num_heads": 2}),
-    # For tests.
+    # The smallest that still has every part, for smoke tests of a pipeline (`tools.benchmark --quick` uses it, too).
     "ViT-Test": Architecture("vit_tiny_patch16_224", {"embed_dim": 32, "depth": 2, "num_heads": 2}),
     "ViT-Test-CLIP": Architecture(
         "vit_base_patch16_clip_quickgelu_224", {"embed_dim": 32, "depth": 2, "num_heads": 2}, proj_dim=24
@@ -49,7 +52,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 class ViTBackbone(nn.Module):
-    """Images of M modalities to tokens, all modalities in one pass.
+    """Turn images of M modalities into tokens, all modalities in one pass.
 
     Args:
         name: a key of ARCHITECTURES, or a timm VisionTransformer or Eva model.
@@ -70,11 +73,11 @@ class ViTBackbone(nn.Module):
         name: str,
         *,
         img_size: tuple[int, int],
-        stride: tuple[int, int] | None = None,
-        num_cameras: int = 0,
-        sie_coe: float = 1.0,
-        drop_path_rate: float = 0.0,
-        grad_checkpointing: bool = False,
+        stride: tuple[int, int] | None,
+        num_cameras: int,
+        sie_coe: float,
+        drop_path_rate: float,
+        grad_checkpointing: bool,
     ) -> None:
         super().__init__()
         architecture = ARCHITECTURES.get(name) or Architecture(name)
@@ -105,26 +108,47 @@ class ViTBackbone(nn.Module):
 
     @property
     def is_clip(self) -> bool:
-        """Whether the tower is CLIP's: a norm before the blocks; SIE then goes on the class token alone."""
+        """Tell whether this is CLIP's tower, with a norm before the blocks; SIE then goes on the class token alone."""
         return not isinstance(self.vit.norm_pre, nn.Identity)
 
-    def forward(self, images: Tensor, camera: Tensor) -> Tensor:
-        """Images (B, M, 3, H, W) and camera (B,) int64 to tokens (B, M, 1+N, C), the global first."""
-        tokens, rope = self.embed(images, camera)
-        return self.finalize(self.run_blocks(tokens, rope=rope), num_modalities=images.shape[1])
+    def forward(self, images: Tensor, camera: Tensor, *, stop: int | None = None) -> Tensor:
+        """Images (B, M, 3, H, W) and camera (B,) int64 to tokens (B, M, 1+N, C), the global first.
 
-    def begin(self, images: Tensor, camera: Tensor, *, num_blocks: int) -> Tensor:
-        """Images to the tokens (B, M, prefix+N, W) after the first `num_blocks` blocks; `finish` does the rest."""
+        With `stop`, the tokens (B, M, prefix+N, W) after that many blocks come out, from which `resume` goes on.
+        """
         tokens, rope = self.embed(images, camera)
-        assert rope is None, "without a learned position embedding the tokens cannot leave their grid"
-        return self.run_blocks(tokens, stop=num_blocks).unflatten(0, (-1, images.shape[1]))
+        assert stop is None or rope is None, "without a learned position embedding the tokens cannot leave their grid"
+        tokens = self.run_blocks(tokens, stop=stop, rope=rope)
+        if stop is not None:
+            return tokens.unflatten(0, (-1, images.shape[1]))
+        return self.finalize(tokens, num_modalities=images.shape[1])
 
-    def finish(self, tokens: Tensor, *, num_blocks: int) -> Tensor:
-        """Tokens (B, M, prefix+N, W), which `num_blocks` blocks have seen, to (B, M, 1+N, C); N may be any number."""
-        return self.finalize(self.run_blocks(tokens.flatten(0, 1), start=num_blocks), num_modalities=tokens.shape[1])
+    def resume(
+        self, tokens: Tensor, reducers: Mapping[str, Reducer], present: Tensor | None = None
+    ) -> tuple[Tensor, Selection]:
+        """Run the blocks from the first reducer on, each reducer after as many blocks as its key says.
+
+        Args:
+            tokens: (B, M, prefix+N, W), what `forward` gives when it stops at the first reducer.
+            reducers: in ascending order; a reducer takes tokens (B, M, 1+N, W), the global first, and `present`, and
+                returns the T tokens (B, M, T, W) that go on in the place of the N patches, and what it kept.
+            present: (B, M) bool, the modalities that take part; None: all.
+
+        Returns:
+            Tokens (B, M, 1+T, C) after all blocks, and the first selection, the one among patches of the image.
+        """
+        selections = []
+        stops = [*map(int, reducers), None]
+        for reducer, start, stop in zip(reducers.values(), stops[:-1], stops[1:], strict=True):
+            prefix, global_and_patches = self.split_prefix(tokens)
+            reduced, selection = reducer(global_and_patches, present)
+            selections.append(selection)
+            tokens = torch.cat([prefix, reduced.to(prefix.dtype)], dim=2)
+            tokens = self.run_blocks(tokens.flatten(0, 1), start=start, stop=stop).unflatten(0, tokens.shape[:2])
+        return self.finalize(tokens.flatten(0, 1), num_modalities=tokens.shape[1]), selections[0]
 
     def embed(self, images: Tensor, camera: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Images to the tokens (B*M, prefix+N, W) that enter the first block, and the rotary embedding if any."""
+        """Turn images into the tokens (B*M, prefix+N, W) that enter the first block, and the rotary embedding."""
         tokens = self.vit.patch_embed(images.flatten(0, 1))
         embedded = self.vit._pos_embed(tokens)
         tokens, rope = embedded if isinstance(embedded, tuple) else (embedded, None)
@@ -140,7 +164,7 @@ class ViTBackbone(nn.Module):
     def run_blocks(
         self, tokens: Tensor, *, start: int = 0, stop: int | None = None, rope: Tensor | None = None
     ) -> Tensor:
-        """The blocks from `start` to `stop`, recomputed in the backward pass where that was asked for."""
+        """Run the blocks from `start` to `stop`; with gradient checkpointing the backward pass recomputes them."""
         options = {} if rope is None else {"rope": rope}
         for block in self.vit.blocks[start:stop]:
             if self.grad_checkpointing and self.training:
@@ -150,14 +174,14 @@ class ViTBackbone(nn.Module):
         return tokens
 
     def finalize(self, tokens: Tensor, *, num_modalities: int) -> Tensor:
-        """Tokens (B*M, prefix+N, W) of the last block to (B, M, 1+N, C): norm, projection, register tokens dropped."""
+        """Normalise and project the last block's tokens (B*M, prefix+N, W), without registers: (B, M, 1+N, C)."""
         tokens = self.vit.norm(tokens)
         if self.proj is not None:
             tokens = self.proj(tokens)
         return self.split_prefix(tokens.unflatten(0, (-1, num_modalities)))[1]
 
     def split_prefix(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (B, M, prefix+N, D) to the prefix (B, M, prefix, D) and (B, M, 1+N, D): one global, then patches.
+        """Split tokens (B, M, prefix+N, D) into the prefix and (B, M, 1+N, D), one global, then patches.
 
         The global is the class token; a model without one has the mean of its patches in its place.
         """
@@ -168,20 +192,20 @@ class ViTBackbone(nn.Module):
         return prefix, torch.cat([global_, patches], dim=2)
 
     def layer_of(self, name: str) -> int:
-        """The layer of the parameter `name`: 0 the embeddings, 1 to D the blocks, D + 1 what comes after."""
+        """Return the layer of the parameter `name`: 0 for embeddings, 1 to D for blocks, D + 1 for what follows."""
         if name.startswith("vit.blocks."):
             return int(name.split(".")[2]) + 1
         after = name.startswith(("vit.norm.", "vit.fc_norm.", "proj."))
         return self.num_blocks + 1 if after else 0
 
     def freeze(self, num_layers: int) -> None:
-        """Stop training the layers below `num_layers` (see `layer_of`); the camera embedding, which is new, goes on."""
+        """Freeze the layers below `num_layers` (see `layer_of`), but not the camera embedding, which is new."""
         for name, parameter in self.named_parameters():
             if name != "sie_embed" and self.layer_of(name) < num_layers:
                 parameter.requires_grad_(False)
 
     def check_cameras(self, cameras: Iterable[int]) -> None:
-        """Make sure that the camera embedding knows every one of `cameras`, once, before any step.
+        """Make sure, before any step, that the camera embedding knows every one of `cameras`.
 
         Raises:
             UserError: it does not.
@@ -205,7 +229,7 @@ def _run_block(block: nn.Module, tokens: Tensor, **options: Tensor) -> Tensor:
 def _create_vit(
     name: str, architecture: Architecture, img_size: tuple[int, int], drop_path_rate: float
 ) -> VisionTransformer | Eva:
-    """The timm model without a head."""
+    """Build the timm model without a head."""
     timm_name = architecture.timm_name
     if not timm.is_model(timm_name):
         near = difflib.get_close_matches(name, [*ARCHITECTURES, *timm.list_models()], n=4, cutoff=0.5)
@@ -238,7 +262,7 @@ def _create_vit(
 def _set_stride(
     vit: VisionTransformer | Eva, name: str, img_size: tuple[int, int], stride: tuple[int, int] | None
 ) -> tuple[int, int]:
-    """Make the patch embedding step by `stride` and the position embedding fit; returns the grid (rows, columns)."""
+    """Make the patch embedding step by `stride` and the position embedding fit; return the grid (rows, columns)."""
     patch = vit.patch_embed.patch_size
     stride = stride or patch
     if any(s > p or i < p for s, p, i in zip(stride, patch, img_size, strict=True)):

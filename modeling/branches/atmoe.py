@@ -8,14 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from modeling.activations import QuickGELU
 from modeling.branches.hdm import SUBSETS
-from modeling.norm import BatchNorm
+from modeling.layers import BatchNorm, QuickGELU
 from utils.errors import UserError
 
 
 class Gate(nn.Module):
-    """How much each head takes of each feature: attention of all features together over the single ones.
+    """Say how much each head takes of each feature, by attention of all features together over the single ones.
 
     Args:
         embed_dim: C.
@@ -30,19 +29,19 @@ class Gate(nn.Module):
         self.q = nn.Linear(embed_dim, embed_dim, bias=False)
         self.k = nn.Linear(embed_dim, embed_dim, bias=False)
 
-    def forward(self, features: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Features (B, F, C) to gates (B, H, F), float32, that sum to 1 over the features that are `valid` (B, F)."""
+    def forward(self, features: Tensor, present: Tensor | None = None) -> Tensor:
+        """Features (B, F, C) to gates (B, H, F), float32, that sum to 1 over the `present` (B, F) features."""
         heads = (self.num_heads, -1)
         q = self.q(self.reduce(features.flatten(1))).unflatten(-1, heads).unsqueeze(1)  # (B, 1, H, D)
         k = self.k(features).unflatten(-1, heads)  # (B, F, H, D)
         scores = (q.float() * k.float()).sum(dim=-1) * k.shape[-1] ** -0.5  # (B, F, H)
-        if valid is not None:
-            scores = scores.masked_fill(~valid.unsqueeze(-1), -torch.inf)
+        if present is not None:
+            scores = scores.masked_fill(~present.unsqueeze(-1), -torch.inf)
         return scores.softmax(dim=1).transpose(1, 2)
 
 
 class Experts(nn.Module):
-    """A network per head and feature, for that head's chunk of the feature: Linear(D, D), QuickGELU, BatchNorm1d(D).
+    """Run a network for each head and feature on that head's chunk of the feature: Linear, QuickGELU, BatchNorm1d.
 
     All of them are computed as one; those of head h and feature f are `weight[h, f]`, `bias[h, f]` and the D channels
     of `norm` from (h * F + f) * D.
@@ -63,18 +62,18 @@ class Experts(nn.Module):
         self.activation = QuickGELU()
         self.norm = BatchNorm(num_heads * num_features * width)
 
-    def forward(self, features: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Features (B, F, C) to what the experts make of them (B, H, F, D), 0 where a feature is not `valid` (B, F)."""
+    def forward(self, features: Tensor, present: Tensor | None = None) -> Tensor:
+        """Features (B, F, C) to the outputs of the experts (B, H, F, D), 0 where a feature is not `present` (B, F)."""
         chunks = features.unflatten(-1, (self.weight.shape[0], -1))  # (B, F, H, D)
         hidden = self.activation(torch.einsum("bfhi,hfoi->bhfo", chunks, self.weight) + self.bias)
-        counted = None if valid is None else valid[:, None, :, None].expand_as(hidden).flatten(1)
-        return self.norm(hidden.flatten(1), counted).view_as(hidden)
+        entries = None if present is None else present[:, None, :, None].expand_as(hidden).flatten(1)
+        return self.norm(hidden.flatten(1), entries).view_as(hidden)
 
 
 class ATMoE(nn.Module):
-    """The experts' outputs times their gates.
+    """Multiply the outputs of the experts by their gates.
 
-    In training a batch of one takes the running statistics of the batch normalisations (`modeling.norm`).
+    In training a batch of one is normalised by the running statistics (`modeling.layers.BatchNorm`).
 
     Args:
         embed_dim: C.
@@ -96,9 +95,9 @@ class ATMoE(nn.Module):
         self.gate = Gate(embed_dim, num_heads=num_heads, num_features=num_features)
         self.experts = Experts(embed_dim, num_heads=num_heads, num_features=num_features)
 
-    def forward(self, features: Tensor, valid: Tensor | None = None) -> Tensor:
+    def forward(self, features: Tensor, present: Tensor | None = None) -> Tensor:
         """Features (B, F, C) to (B, F * C): for each head, for each feature, the expert's D channels.
 
-        Those that are not `valid` (B, F) bool, at least one of a sample, get no gate and come out as 0.
+        Features that are not `present` (B, F) bool, of which a sample has at least one, get no gate and come out as 0.
         """
-        return (self.gate(features, valid).unsqueeze(-1) * self.experts(features, valid)).flatten(1)
+        return (self.gate(features, present).unsqueeze(-1) * self.experts(features, present)).flatten(1)

@@ -1,5 +1,7 @@
 """PIFE, the patch-integrated feature extraction of DeMo (AAAI 2025); MODEL.GLOBAL_LOCAL.
 
+It is no branch of its own: it renews the globals that every branch then sees.
+
 Shapes: B batch, M modality, L = 1 + N tokens (global first), C width.
 """
 
@@ -11,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from data.sample import MODALITIES
-from modeling.activations import QuickGELU
+from modeling.layers import QuickGELU
 
 
 class PIFE(nn.Module):
-    """Each modality's global becomes reduce([global ; mean of its patches]), with a reduction of its own.
+    """Replace the global of each modality by reduce([global ; mean of its patches]), with a layer for each modality.
 
     Args:
         embed_dim: C.
@@ -32,6 +34,8 @@ class PIFE(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, M, L, C) to the new globals (B, M, C)."""
-        joined = torch.cat([tokens[:, :, 0], tokens[:, :, 1:].mean(dim=2)], dim=-1)  # (B, M, 2C)
-        return torch.stack([reduce(joined[:, m]) for m, reduce in enumerate(self.reduce.values())], dim=1)
+        """Tokens (B, M, L, C) to tokens of the same shape, with new globals and the same patches."""
+        patches = tokens[:, :, 1:]
+        joined = torch.cat([tokens[:, :, 0], patches.mean(dim=2)], dim=-1)  # (B, M, 2C)
+        globals_ = torch.stack([reduce(joined[:, m]) for m, reduce in enumerate(self.reduce.values())], dim=1)
+        return torch.cat([globals_.unsqueeze(2), patches], dim=2)

@@ -17,7 +17,7 @@ from configs import get_cfg
 from configs.defaults import _C
 from configs.loading import leaves
 from modeling import build_model
-from modeling.backbone.vit import ViTBackbone
+from tests.helpers.backbone import make_backbone
 from tests.helpers.probes import (
     augmented,
     block_batches,
@@ -202,7 +202,7 @@ def ground(tmp_path_factory):
     noise = write_manifest(base / "noise", test_ids=6)  # nothing in it tells identities, so that no score is full
     for i, path in enumerate(sorted(noise.parent.glob("*/*.jpg"))):
         write_image(path, i, colour=(128, 128, 128))
-    torch.save(ViTBackbone("ViT-Test", img_size=(64, 32)).vit.state_dict(), base / "pretrained.pth")
+    torch.save(make_backbone("ViT-Test", img_size=(64, 32)).vit.state_dict(), base / "pretrained.pth")
     paths = {"root": root, "other": other, "manifest": manifest, "noise": noise}
     paths["pretrained"] = base / "pretrained.pth"
     for name, seed in (("checkpoint", 3), ("another_checkpoint", 4)):

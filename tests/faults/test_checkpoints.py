@@ -11,7 +11,7 @@ import torch
 
 from engine.checkpoint import load_checkpoint, load_resumable, save_checkpoint
 from modeling.backbone.pretrained import load_pretrained
-from modeling.backbone.vit import ViTBackbone
+from tests.helpers.backbone import make_backbone
 from utils.errors import UserError
 
 CONTENT = {
@@ -60,7 +60,7 @@ def read_as_resumable(path):
 
 @functools.cache
 def backbone():
-    return ViTBackbone("ViT-Test", img_size=(32, 32))
+    return make_backbone("ViT-Test", img_size=(32, 32))
 
 
 def read_as_pretrained(path):

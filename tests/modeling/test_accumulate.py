@@ -7,6 +7,7 @@ import torch
 
 from configs import get_cfg
 from modeling import build_loss, build_model
+from tests.helpers.batches import labelled
 
 SIZE = ["INPUT.SIZE_TRAIN", "[64, 32]", "INPUT.SIZE_TEST", "[64, 32]"]
 TINY = ["MODEL.TRANSFORMER_TYPE", "ViT-Test", "SOLVER.IMS_PER_BATCH", 8, "DATALOADER.NUM_INSTANCE", 2, *SIZE]
@@ -27,7 +28,7 @@ def step(model, loss, *, seed=5, dtype=None):
     torch.manual_seed(seed)
     with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
         output = model(images, camera)
-        losses = loss(output.features, output.logits, pid)
+        losses = loss(output, labelled(pid))
     sum(losses.values()).backward()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()

@@ -5,12 +5,12 @@ import torch
 
 from configs import get_cfg
 from modeling import build_model
-from modeling.backbone.vit import ViTBackbone
 from modeling.complexity import count_complexity
+from tests.helpers.backbone import make_backbone
 
 
 def test_counts_of_a_tiny_vit_by_hand():
-    backbone = ViTBackbone("ViT-Test", img_size=(64, 32))  # 8 patches, width 32, 2 blocks, MLP ratio 4
+    backbone = make_backbone("ViT-Test", img_size=(64, 32))  # 8 patches, width 32, 2 blocks, MLP ratio 4
     layers = 8 * (3 * 16 * 16 * 32) + 2 * 9 * (32 * 96 + 32 * 32 + 2 * 32 * 128)
     attention = 2 * (2 * 9 * 9 * 32)  # Q K^T and A V of 9 tokens, both blocks
     found = count_complexity(backbone, size_hw=(64, 32))

@@ -156,7 +156,7 @@ CONFIG = [*PIFE, *HDM, *ATM, *SIE]
         ({"clip": False}, [], r"missing: backbone\.proj\.weight.*Set MODEL\.TRANSFORMER_TYPE"),
         ({"sdtps": 2}, SDTPS, r"Set MODEL\.SDTPS_SPARSE_RATIO and MODEL\.SDTPS_AGGR_RATIO"),
         ({"sdtps": 3}, [*SDTPS, "MODEL.SDTPS_USE_PREDICTOR", False], r"Set MODEL\.SDTPS_USE_PREDICTOR"),
-        ({"sdtps": 3}, [*SDTPS, "MODEL.SDTPS_BLOCK", 1], r"no sdtps\.stages\.1\.\S+: set MODEL\.SDTPS_BLOCK: 0\.$"),
+        ({"sdtps": 3}, [*SDTPS, "MODEL.SDTPS_BLOCK", 1], r"no reducers\.1\.\S+: set MODEL\.SDTPS_BLOCK: 0\.$"),
     ],
 )  # fmt: skip
 def test_a_configuration_of_another_model_is_told_the_key(parts, opts, message):

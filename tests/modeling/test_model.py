@@ -7,6 +7,7 @@ import torch
 
 from configs import get_cfg
 from modeling import build_loss, build_model
+from tests.helpers.batches import labelled, output_with
 from utils.errors import UserError
 
 TINY = ["MODEL.TRANSFORMER_TYPE", "ViT-Test", "INPUT.SIZE_TRAIN", [64, 32], "INPUT.SIZE_TEST", [64, 32]]
@@ -34,7 +35,7 @@ def batch(size=3):
          {"ori": 96, "sdtps": 96, "all": 192}, "ori"),
     ],
 )  # fmt: skip
-def test_branches_heads_and_patterns(opts, heads, descriptors, embedding):
+def test_branches_heads_and_descriptors(opts, heads, descriptors, embedding):
     model = make(*opts)
     for training in (True, False):
         output = model.train(training)(*batch())
@@ -55,7 +56,7 @@ def test_ori_feature_is_the_globals_in_order():
 def test_sdtps_feature_is_the_mean_of_its_tokens_per_modality():
     model = make(*SDTPS).eval()
     images, camera = batch()
-    tokens, _ = model.sdtps(model.encode(images, camera))
+    tokens, _ = model.branches["sdtps"].selection(model.encode(images, camera))
     torch.testing.assert_close(model(images, camera).features["sdtps"], torch.cat(tokens.mean(2).unbind(1), 1))
 
 
@@ -70,15 +71,15 @@ def test_neck_feat_after_is_the_normalised_feature():
     torch.testing.assert_close(necked.features["sdtps"], plain.features["sdtps"])
 
 
-def test_an_absent_modality_is_an_empty_image():
-    model = make(*SDTPS).eval()
+@pytest.mark.parametrize("opts", [SDTPS, [*SDTPS, "MODEL.SIE_CAMERA", True], [*SDTPS, "MODEL.SDTPS_BLOCK", 1]])
+def test_an_absent_modality_is_an_empty_image(opts):
+    model = make(*opts).eval()
     images, camera = batch()
-    present = torch.tensor([[True, True, True], [True, False, True], [False, False, True]])
     emptied = images.clone()
-    emptied[1, 1] = emptied[2, 0] = emptied[2, 1] = 0
-    torch.testing.assert_close(model(images, camera, present).embedding, model(emptied, camera).embedding)
-    images[1, 1] = torch.nan
-    assert torch.isfinite(model(images, camera, present).embedding).all()
+    emptied[:, 0] = emptied[:, 2] = 0
+    tokens, absent = model.encode(images, camera), torch.tensor([True, False, True])
+    found = model.decode(model.without(tokens, absent, camera, model.blank_tokens(images)))
+    torch.testing.assert_close(found.embedding, model(emptied, camera).embedding)
 
 
 PRESENT = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 0, 1], [1, 1, 0]]).bool()
@@ -102,7 +103,7 @@ def step(opts, images, camera, present, training=True):
     torch.manual_seed(2)
     output = model(images, camera, present)
     pid = torch.tensor([0, 0, 1, 1])
-    losses = build_loss(get_cfg(None, [*TINY, *opts]))(output.features, output.logits, pid, output.counted)
+    losses = build_loss(get_cfg(None, [*TINY, *opts]))(output, labelled(pid))
     sum(losses.values()).backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return {**output.descriptors, **losses, **output.features, **gradients}
@@ -132,7 +133,7 @@ def test_dropping_nothing_changes_nothing(opts):
 
 
 @pytest.mark.parametrize("neck_feat", ["before", "after"])
-def test_a_dropped_modality_is_zero_in_every_pattern(neck_feat):
+def test_a_dropped_modality_is_zero_in_every_descriptor(neck_feat):
     """Image 2 has TI alone. ori and sdtps: a part per modality; moe: per subset, of which R, N and RN are empty."""
     model = make(*SDTPS, "MODEL.HDM", True, *DROP, "TEST.NECK_FEAT", neck_feat).eval()
     for head in model.heads.values():
@@ -156,18 +157,18 @@ def test_a_head_of_one_modality_counts_the_samples_that_have_it():
     opts = ["MODEL.DIRECT", False, *DROP]
     model = make(*opts)
     output = model(*batch(4), PRESENT)
-    assert {name: counted.tolist() for name, counted in output.counted.items()} == {
+    assert {name: present.tolist() for name, present in output.present.items()} == {
         "ori_RGB": [True, True, False, True],
         "ori_NI": [True, False, False, True],
         "ori_TI": [True, True, True, False],
     }
     loss, pid = build_loss(get_cfg(None, [*TINY, *opts])), torch.tensor([0, 0, 1, 1])
-    found = loss(output.features, output.logits, pid, output.counted)
-    for name, counted in output.counted.items():
-        of_head = {name: output.features[name][counted]}, {name: output.logits[name][counted]}
-        for kind, value in loss(*of_head, pid[counted]).items():
+    found = loss(output, labelled(pid))
+    for name, present in output.present.items():
+        alone = output_with({name: output.features[name][present]}, {name: output.logits[name][present]})
+        for kind, value in loss(alone, labelled(pid[present])).items():
             torch.testing.assert_close(found[kind], value)
-    assert not make(*SDTPS, *DROP)(*batch(4), PRESENT).counted, "joint heads count every sample"
+    assert not make(*SDTPS, *DROP)(*batch(4), PRESENT).present, "joint heads count every sample"
 
 
 def test_a_lone_modality_scores_with_its_own_global():
@@ -213,11 +214,13 @@ def test_every_trainable_parameter_gets_a_gradient(opts):
     model = make(*opts)
     images, camera = batch(4)
     output = model(images, camera)
-    sum(build_loss(cfg)(output.features, output.logits, torch.tensor([0, 0, 1, 1])).values()).backward()
+    sum(build_loss(cfg)(output, labelled([0, 0, 1, 1])).values()).backward()
     without = {n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())}
     # The last bias of the aggregation's MLP shifts a whole row of logits, which the softmax over that row undoes: its
     # gradient is rounding, and may be 0.
-    assert all(name.startswith("sdtps.aggregation.") and name.endswith(".mlp.3.bias") for name in without)
+    assert all(
+        name.startswith("branches.sdtps.selection.aggregation.") and name.endswith(".mlp.3.bias") for name in without
+    )
     assert {n for n, p in model.named_parameters() if not p.requires_grad} == {
         f"heads.{h}.neck.bias" for h in model.heads
     }

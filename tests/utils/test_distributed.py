@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from modeling.norm import BatchNorm
+from modeling.layers import BatchNorm
 from tests.helpers.processes import run_together
 from utils import distributed
 from utils.errors import UserError

@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from modeling.backbone.attention import attention_precision
-from modeling.backbone.vit import ViTBackbone
+from tests.helpers.backbone import make_backbone
 
 IMAGES, CAMERA = torch.randn(2, 3, 3, 64, 32, generator=torch.Generator().manual_seed(0)), torch.zeros(2, dtype=int)
 
@@ -28,7 +28,7 @@ class Watch(TorchDispatchMode):
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_training_in_bfloat16_computes_attention_in_float32(checkpointing):
     torch.manual_seed(0)
-    backbone = ViTBackbone("ViT-Test", img_size=(64, 32), grad_checkpointing=checkpointing).train()
+    backbone = make_backbone("ViT-Test", img_size=(64, 32), grad_checkpointing=checkpointing).train()
 
     with Watch() as watch:
         with torch.autocast("cpu", torch.bfloat16):
@@ -39,14 +39,14 @@ def test_training_in_bfloat16_computes_attention_in_float32(checkpointing):
 
 
 def test_inference_computes_it_in_bfloat16():
-    backbone = ViTBackbone("ViT-Test", img_size=(64, 32)).eval()
+    backbone = make_backbone("ViT-Test", img_size=(64, 32)).eval()
     with Watch() as watch, torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         backbone(IMAGES, CAMERA)
     assert watch.dtypes == [torch.bfloat16] * 2
 
 
 def test_frozen_blocks_stay_in_bfloat16():
-    backbone = ViTBackbone("ViT-Test", img_size=(64, 32)).train()
+    backbone = make_backbone("ViT-Test", img_size=(64, 32)).train()
     backbone.freeze(2)  # embeddings and the first of two blocks
     with Watch() as watch, torch.autocast("cpu", torch.bfloat16):
         backbone(IMAGES, CAMERA)
@@ -63,7 +63,7 @@ def test_without_autocast_and_on_a_card_nothing_is_changed():
 def test_gradients_are_nearer_to_those_of_float32_than_plain_autocast():
     """Not only faster: the weights' gradients lose nothing."""
     torch.manual_seed(0)
-    backbone = ViTBackbone("ViT-Test", img_size=(64, 32)).train()
+    backbone = make_backbone("ViT-Test", img_size=(64, 32)).train()
     weights = list(backbone.vit.blocks.parameters())
 
     def gradients(autocast, block):

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from modeling.backbone.pretrained import load_pretrained, resize_position_embedding
-from modeling.backbone.vit import ViTBackbone
+from tests.helpers.backbone import make_backbone
 from tests.helpers.clip import Archive, clip_tokens, openai_state
 from utils.errors import UserError
 
@@ -14,7 +14,7 @@ SIZE = {"width": 32, "depth": 2, "out": 24}
 
 def backbone(hw=(32, 32), **options):
     torch.manual_seed(0)
-    return ViTBackbone("ViT-Test-CLIP", img_size=hw, **options).eval()
+    return make_backbone("ViT-Test-CLIP", img_size=hw, **options).eval()
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_timm_keeps_the_projection_as_a_head(tmp_path):
 
 
 def test_plain_vit_weights_with_a_classifier(tmp_path):
-    first, second = (ViTBackbone("ViT-Test", img_size=(32, 32)) for _ in range(2))
+    first, second = (make_backbone("ViT-Test", img_size=(32, 32)) for _ in range(2))
     state = {k.removeprefix("vit."): v for k, v in first.state_dict().items()} | {"head.weight": torch.ones(5, 32)}
     torch.save({"model": state}, tmp_path / "vit.pth")
     report = load_pretrained(second, str(tmp_path / "vit.pth"))
@@ -140,6 +140,7 @@ def test_timm_weights_without_a_network(monkeypatch):
     def offline(*_args, **_kwargs):
         raise OSError("no network")
 
-    monkeypatch.setattr("modeling.backbone.pretrained._create_pretrained", offline)
+    model = make_backbone("ViT-Test", img_size=(32, 32))
+    monkeypatch.setattr("modeling.backbone.pretrained.timm.create_model", offline)
     with pytest.raises(UserError, match=r"cannot be fetched.*MODEL\.PRETRAIN_PATH_T"):
-        load_pretrained(ViTBackbone("ViT-Test", img_size=(32, 32)), "timm")
+        load_pretrained(model, "timm")

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from modeling.backbone import vit as backbone_module
-from modeling.backbone.vit import ViTBackbone
+from tests.helpers.backbone import make_backbone
 from utils.errors import UserError
 
 
 def make(name="ViT-Test", **options):
     torch.manual_seed(0)
-    return ViTBackbone(name, **{"img_size": (64, 32), **options}).eval()
+    return make_backbone(name, **{"img_size": (64, 32), **options}).eval()
 
 
 def batch(size=2, hw=(64, 32)):
@@ -83,7 +83,7 @@ def test_recomputing_activations_changes_nothing():
 
 def test_published_size_of_clip_vit_b_16():
     with torch.device("meta"):
-        backbone = ViTBackbone("ViT-B-16", img_size=(256, 128))
+        backbone = make_backbone("ViT-B-16", img_size=(256, 128))
     assert sum(p.numel() for p in backbone.parameters()) == 86_140_416
     assert (backbone.embed_dim, backbone.grid, backbone.num_blocks) == (512, (16, 8), 12)
 
@@ -118,7 +118,7 @@ def test_what_cannot_be_built_is_refused(options, message):
 )
 def test_timm_models_at_full_size(name, hw, grid, prefix, width):
     with torch.device("meta"):
-        backbone = ViTBackbone(name, img_size=hw, num_cameras=2)
+        backbone = make_backbone(name, img_size=hw, num_cameras=2)
         tokens = backbone(torch.empty(2, 3, 3, *hw), torch.zeros(2, dtype=torch.int64))
     assert (backbone.grid, backbone.num_prefix_tokens, backbone.embed_dim) == (grid, prefix, width)
     assert tokens.shape == (2, 3, 1 + grid[0] * grid[1], width)
@@ -150,9 +150,15 @@ def test_global_and_patches_are_timms_and_every_parameter_learns(monkeypatch, ti
     assert not [n for n, p in backbone.named_parameters() if p.grad is None]
 
 
-def test_begin_and_finish_are_the_whole():
-    for name in ("ViT-Test", "ViT-Test-CLIP"):
-        backbone = make(name, num_cameras=2)
-        images, camera = batch()
-        halves = backbone.finish(backbone.begin(images, camera, num_blocks=1), num_blocks=1)
-        torch.testing.assert_close(halves, backbone(images, camera))
+def keep_all(tokens, present):
+    """A reducer that drops nothing."""
+    return tokens[:, :, 1:], present
+
+
+@pytest.mark.parametrize("name", ["ViT-Test", "ViT-Test-CLIP"])
+def test_stopping_and_resuming_is_the_whole(name):
+    backbone = make(name, num_cameras=2)
+    images, camera = batch()
+    resumed, selection = backbone.resume(backbone(images, camera, stop=1), {"1": keep_all}, "kept")
+    torch.testing.assert_close(resumed, backbone(images, camera))
+    assert selection == "kept"

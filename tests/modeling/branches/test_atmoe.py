@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from modeling.activations import QuickGELU
 from modeling.branches.atmoe import ATMoE
+from modeling.layers import QuickGELU
 from utils.errors import UserError
 
 B, F, C, H = 6, 7, 12, 3

@@ -1,4 +1,4 @@
-"""The figures on SDTPS, each by a case worked by hand, and their record in a run."""
+"""The metrics of a patch selection, each by a case worked by hand, and their record in a run."""
 
 import math
 from pathlib import Path
@@ -9,17 +9,18 @@ import torch
 import train_net
 from configs import get_cfg
 from modeling import build_model
+from modeling.model import ReIDOutput
+from modeling.selection import Selection
 from modeling.selection.diagnostics import (
-    SDTPSDiagnostics,
+    SelectionDiagnostics,
     common_share,
     correlation,
     entropy,
     gradient_norm,
     kept_mask,
     moved_share,
-    selection_figures,
+    selection_metrics,
 )
-from modeling.selection.sdtps import Selection
 from tests.helpers.runs import records, run
 
 TINY = ["MODEL.TRANSFORMER_TYPE", "ViT-Test", "INPUT.SIZE_TRAIN", [64, 32], "INPUT.SIZE_TEST", [64, 32]]
@@ -69,30 +70,35 @@ def test_gradient_norm_is_that_of_the_unscaled_gradient():
 
 
 def selection(predicted=True):
-    """One image, M 3, N 4, S 2, T 1; the third modality's figures would be others."""
+    """One image, M 3, N 4, S 2, T 1; the third modality's metrics would be others."""
     even, third = [[0.0, 0.0, 0.0, 0.0]], [[math.log(2), 0.0, 0.0, 0.0]]
     rising, zigzag = torch.tensor([[0.0, 0.1, 0.2, 0.3]]), torch.tensor([[0.0, 1.0, 0.0, 1.0]])
+    parts = {"predicted": (rising, rising, rising), "attention": (2 * rising, -rising, zigzag)}
     return Selection(
         indices=tuple(torch.tensor([kept]) for kept in ([0, 1], [1, 0], [2, 3])),
         score=tuple(map(torch.tensor, (even, even, third))),
         weights=tuple(torch.tensor([[row]]) for row in ([0.5, 0.5], [1.0, 0.0], [1.0, 0.0])),
-        predicted=(rising, rising, rising) if predicted else None,
-        attention=(2 * rising, -rising, zigzag),
+        parts=parts if predicted else {"attention": parts["attention"]},
     )
 
 
-def test_figures_of_a_batch_leave_absent_modalities_out():
+def test_metrics_of_a_batch_leave_absent_modalities_out():
     present = torch.tensor([[True, True, False]])
-    found = {name: values.nanmean().item() for name, values in selection_figures(selection(), present).items()}
+    found = {name: values.nanmean().item() for name, values in selection_metrics(selection(), present).items()}
     assert found == pytest.approx({"common": 1, "score_entropy": 1, "weight_entropy": 0.5, "predictor_attention": 0})
-    found = selection_figures(selection(), torch.ones(1, 3, dtype=torch.bool))
+    found = selection_metrics(selection(), torch.ones(1, 3, dtype=torch.bool))
     # softmax(log 2, 0, 0, 0) = (2, 1, 1, 1) / 5; deviations (-3, -1, 1, 3) and (-1, 1, -1, 1): 4 / sqrt(20 * 4)
     expected = -(0.4 * math.log(0.4) + 0.6 * math.log(0.2)) / math.log(4)
     assert found["score_entropy"][0, 2].item() == pytest.approx(expected)
     assert found["predictor_attention"][0].tolist() == pytest.approx([1, -1, 4 / math.sqrt(80)])
     assert found["common"].tolist() == [0]
-    alone = selection_figures(selection(predicted=False), torch.tensor([[True, False, False]]))
+    alone = selection_metrics(selection(predicted=False), torch.tensor([[True, False, False]]))
     assert alone["common"].isnan().all() and "predictor_attention" not in alone
+
+
+def observed(kept):
+    """A model's output of which only the selection matters."""
+    return ReIDOutput(torch.zeros(1, 1), {}, {}, {}, {}, kept)
 
 
 def make(*opts):
@@ -101,39 +107,38 @@ def make(*opts):
 
 
 def watch(model, period=1):
-    return SDTPSDiagnostics(model.sdtps, period=period, num_patches=model.backbone.num_patches)
+    return SelectionDiagnostics(model.selections[0], period=period)
 
 
-def test_means_are_over_the_steps_of_the_period_and_start_anew():
+def test_means_are_over_the_steps_of_the_period_and_start_again():
     diagnostics, everyone = watch(make(), period=2), torch.ones(1, 3, dtype=torch.bool)
     without_third = torch.tensor([[True, True, False]])
     for step, present in enumerate([without_third, everyone, without_third, everyone, everyone]):
-        diagnostics.add(step, selection(), present, NO_SCALER)
+        diagnostics.after_backward(step, observed(selection()), present, NO_SCALER)
     assert diagnostics.read()["sdtps"]["common"] == pytest.approx(2 / 3)  # steps 0, 2 and 4: 1, 1, 0
     assert diagnostics.read() == {}
 
 
 @pytest.mark.parametrize("opts", [[], ["MODEL.SDTPS_BLOCK", 1], ["MODEL.SDTPS_USE_PREDICTOR", False]])
-def test_gradient_norm_is_of_the_predictors_at_the_first_place(opts):
+def test_gradient_norm_is_of_the_predictors_at_the_first_stage(opts):
     model = make(*opts)
     diagnostics = watch(model)
     output = model(torch.randn(4, 3, 3, 64, 32), torch.zeros(4, dtype=torch.int64))
     sum(logits.square().sum() for logits in output.logits.values()).mul(16).backward()
     scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
     present = torch.ones(4, 3, dtype=torch.bool)
-    diagnostics.add(0, output.selection, present, scaler)
+    diagnostics.after_backward(0, output, present, scaler)
     found = diagnostics.read()["sdtps"]
-    gradients = [p.grad.flatten() for name, p in model.sdtps.named_parameters() if "score_predictor" in name]
+    gradients = [p.grad.flatten() for name, p in model.selections[0].named_parameters() if "predictor" in name]
     if not gradients:
         assert set(found) == {"common", "score_entropy", "weight_entropy"}
         return
     assert len(gradients) == 12
     assert found["predictor_grad_norm"] == pytest.approx(torch.cat(gradients).norm().item() / 16, rel=1e-5)
     assert found["predictor_grad_norm"] > 0
+    predicted, attention = (output.selection.parts[name] for name in ("predicted", "attention"))
     expected = [
-        torch.corrcoef(torch.stack([output.selection.predicted[m][b], output.selection.attention[m][b]]))[0, 1].item()
-        for m in range(3)
-        for b in range(4)
+        torch.corrcoef(torch.stack([predicted[m][b], attention[m][b]]))[0, 1].item() for m in range(3) for b in range(4)
     ]
     assert found["predictor_attention"] == pytest.approx(sum(expected) / 12, abs=1e-5)
 
@@ -144,7 +149,7 @@ def test_a_gradient_that_overflowed_is_not_counted():
     for step, value in enumerate([1.0, math.inf, 3.0]):
         for parameter in diagnostics.parameters:
             parameter.grad = torch.full_like(parameter, value)
-        diagnostics.add(step, selection(), present, NO_SCALER)
+        diagnostics.after_backward(step, observed(selection()), present, NO_SCALER)
     size = math.sqrt(sum(p.numel() for p in diagnostics.parameters))
     assert diagnostics.read()["sdtps"]["predictor_grad_norm"] == pytest.approx(2 * size, rel=1e-5)
 
@@ -152,10 +157,10 @@ def test_a_gradient_that_overflowed_is_not_counted():
 def test_moved_counts_present_modalities_since_the_evaluation_before():
     diagnostics = watch(make())
     present = torch.tensor([[True, True, False]])
-    assert diagnostics.moved(torch.tensor([[[0, 1], [0, 1], [0, 1]]]), present) == {}
-    found = diagnostics.moved(torch.tensor([[[1, 2], [1, 0], [6, 7]]]), present)
+    assert diagnostics.after_evaluation(torch.tensor([[[0, 1], [0, 1], [0, 1]]]), present) == {}
+    found = diagnostics.after_evaluation(torch.tensor([[[1, 2], [1, 0], [6, 7]]]), present)
     assert found == {"moved": pytest.approx(100 * (2 / 3 + 0) / 2)}
-    assert diagnostics.moved(torch.tensor([[[1, 2], [1, 0], [6, 7]]]), present) == {"moved": 0}
+    assert diagnostics.after_evaluation(torch.tensor([[[1, 2], [1, 0], [6, 7]]]), present) == {"moved": 0}
 
 
 def train(config, *opts):
@@ -174,14 +179,14 @@ def test_a_run_records_them_and_they_change_no_step(tiny, tmp_path, monkeypatch)
     assert "selection" not in lines[0] and all(0 <= line["selection"]["moved"] <= 100 for line in lines[1:])
     assert any(line["selection"]["moved"] > 0 for line in lines[1:])
 
-    monkeypatch.setattr(SDTPSDiagnostics, "add", lambda *_: None)
+    monkeypatch.setattr(SelectionDiagnostics, "after_backward", lambda *_: None)
     without = train(tiny, "OUTPUT_DIR", tmp_path / "without")
     assert "sdtps" not in without[1] and [line["losses"] for line in without[1:]] == [
         line["losses"] for line in lines[1:]
     ]
 
 
-def test_on_the_synthetic_set_they_stand_beside_the_share_on_the_figure(tiny, tmp_path):
+def test_on_the_synthetic_set_they_stand_beside_the_share_on_the_person(tiny, tmp_path):
     sizes = {"TRAIN_IDS": 4, "TEST_IDS": 2, "TRAIN_IMAGES": 16, "TEST_IMAGES": 8, "SIZE": [64, 32]}
     opts = [word for key, value in sizes.items() for word in (f"SYNTHETIC.{key}", value)]
     opts += ["DATASETS.NAMES", "synthetic", "DATASETS.ROOT_DIR", tmp_path / "drawn", "SOLVER.MAX_EPOCHS", 2]

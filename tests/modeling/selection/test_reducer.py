@@ -6,7 +6,7 @@ import torch
 from configs import get_cfg
 from modeling import build_loss, build_model
 from modeling.complexity import count_complexity
-from modeling.selection.early import EarlySDTPS
+from tests.helpers.batches import labelled
 from utils.errors import UserError
 
 TINY = ["MODEL.TRANSFORMER_TYPE", "ViT-Test", "INPUT.SIZE_TRAIN", [64, 32], "INPUT.SIZE_TEST", [64, 32]]  # 8 patches
@@ -35,12 +35,12 @@ def embed(model, images, camera):
 
 
 @pytest.mark.parametrize("opts", [[], ["MODEL.SIE_CAMERA", True]])
-def test_one_place_equals_blocks_selection_blocks(opts):
+def test_one_stage_equals_blocks_selection_blocks(opts):
     model = make("MODEL.SDTPS_BLOCK", 1, *opts)
     images, camera = batch()
     first, second = model.backbone.vit.blocks
     tokens = first(embed(model, images, camera)).unflatten(0, (3, 3))
-    selected, selection = model.sdtps.stages["1"](tokens)
+    selected, selection = model.reducers["1"](tokens)
     tokens = torch.cat([tokens[:, :, :1], selected], dim=2).flatten(0, 1)  # 1 + 3 + 1
     tokens = model.backbone.vit.norm(second(tokens)).unflatten(0, (3, 3))
     output = model(images, camera)
@@ -50,11 +50,11 @@ def test_one_place_equals_blocks_selection_blocks(opts):
     assert all(map(torch.equal, output.selection.indices, selection.indices))
 
 
-def test_two_places_with_ratios_of_their_own():
+def test_two_stages_with_ratios_of_their_own():
     opts = ["MODEL.SDTPS_BLOCK", [1, 2], "MODEL.SDTPS_SPARSE_RATIO", [0.5, 0.75], "MODEL.SDTPS_AGGR_RATIO", [0.5, 0.4]]
     model = make(*opts, base=MICRO)
     images, camera = batch(2, (128, 64))
-    stages, blocks = model.sdtps.stages, model.backbone.vit.blocks
+    stages, blocks = model.reducers, model.backbone.vit.blocks
     assert list(stages) == ["1", "2"]
     tokens = blocks[0](embed(model, images, camera)).unflatten(0, (2, 3))
     one, first = stages["1"](tokens)
@@ -65,18 +65,18 @@ def test_two_places_with_ratios_of_their_own():
     tokens = model.backbone.vit.norm(blocks[2](torch.cat([tokens[:, :, :1], two], dim=2).flatten(0, 1)))
     output = model(images, camera)
     torch.testing.assert_close(output.features["sdtps"], tokens[:, 1:].mean(dim=1).unflatten(0, (2, 3)).flatten(1))
-    assert torch.equal(output.selection.indices[2], first.indices[2]), "the first place's, among the image's patches"
+    assert torch.equal(output.selection.indices[2], first.indices[2]), "the first stage's, among the image's patches"
 
 
 def test_the_other_branches_work_on_what_is_left():
     model = make("MODEL.SDTPS_BLOCK", 1, "MODEL.HDM", True, "MODEL.GLOBAL_LOCAL", True)
     images, camera = batch()
-    tokens, _ = model.sdtps(model.backbone, model.encode(images, camera))
+    tokens, _ = model.backbone.resume(model.encode(images, camera), model.reducers)
     assert tokens.shape == (3, 3, 1 + 4, 32)
-    tokens = torch.cat([model.pife(tokens)[:, :, None], tokens[:, :, 1:]], dim=2)
+    tokens = model.transforms["pife"](tokens)
     output = model(images, camera)
     torch.testing.assert_close(output.features["ori"], tokens[:, :, 0].flatten(1))
-    torch.testing.assert_close(output.features["moe"], model.hdm(tokens).flatten(1))
+    torch.testing.assert_close(output.features["moe"], model.branches["moe"].hdm(tokens).flatten(1))
 
 
 @pytest.mark.parametrize("block", [1, [1]])
@@ -85,7 +85,7 @@ def test_every_trainable_parameter_gets_a_gradient(block):
     model = make(*opts).train()
     output = model(*batch(4))
     loss = build_loss(get_cfg(None, [*TINY, *SDTPS_ON, *opts]))
-    sum(loss(output.features, output.logits, torch.tensor([0, 0, 1, 1])).values()).backward()
+    sum(loss(output, labelled([0, 0, 1, 1])).values()).backward()
     without = {n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())}
     assert all(".aggregation." in name and name.endswith(".mlp.3.bias") for name in without)  # as behind the backbone
 
@@ -111,7 +111,7 @@ def test_it_makes_the_model_cheaper():
         (["MODEL.SDTPS_BLOCK", 1, "MODEL.SDTPS_SPARSE_RATIO", [1.5]], r"Allowed: \(0, 1\]"),
     ],
 )
-def test_bad_places_are_refused(opts, message):
+def test_bad_stages_are_refused(opts, message):
     with pytest.raises(UserError, match=message):
         make(*opts)
 
@@ -129,9 +129,9 @@ def test_a_rotating_backbone_is_refused():
         build_model(get_cfg(None, [*eva, *SDTPS_ON, "MODEL.SDTPS_BLOCK", 4]), num_classes=5, num_cameras=2)
 
 
-def test_an_absent_modality_scores_at_no_place():
+def test_an_absent_modality_scores_at_no_stage():
     model = make("MODEL.SDTPS_BLOCK", 1, "MODEL.MISSING", "drop")
-    assert isinstance(model.sdtps, EarlySDTPS)
+    assert list(model.reducers) == ["1"]
     images, camera = batch()
     present = torch.tensor([[True, True, True], [True, False, True], [False, False, True]])
     other = torch.where(present[:, :, None, None, None], images, torch.randn_like(images))

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from data.sample import Sample
 from engine.reranking import rerank
-from modeling.backbone.vit import ViTBackbone
+from tests.helpers.backbone import make_backbone
 from tools.visualize.attention import patch_attention, recorded_attention, rollout
 from tools.visualize.curves import gather, short_names
 from tools.visualize.failures import explain, pick
@@ -190,7 +190,7 @@ def test_recorded_attention_is_what_the_fused_kernel_applies(name):
 
 
 def test_blocks_that_show_no_attention_are_refused():
-    backbone = ViTBackbone("ViT-Test", img_size=(64, 32))
+    backbone = make_backbone("ViT-Test", img_size=(64, 32))
     backbone.vit.blocks[1].attn = torch.nn.Identity()
     with pytest.raises(UserError, match="do not show their attention"), recorded_attention(backbone.vit):
         pass

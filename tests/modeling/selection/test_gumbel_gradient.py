@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from modeling.selection.sdtps import SDTPS, TokenAggregation, masked_softmax
+from modeling.selection import TokenAggregation
+from modeling.selection.aggregations.learned import masked_softmax
+from tests.helpers.selection import make_sdtps
 
 
 def textbook(logits, mask):
@@ -52,15 +54,15 @@ def test_gradient_in_the_mask_equals_finite_differences():
 
 def predictor_gradient(form, monkeypatch, *, use_gumbel=True, dtype=None, seed=0, tau=1.0):
     """Norm of the gradient at the RGB predictor: width 512, 128 patches, mean pool, linear, cross-entropy."""
-    monkeypatch.setattr("modeling.selection.sdtps.masked_softmax", form)
+    monkeypatch.setattr("modeling.selection.aggregations.learned.masked_softmax", form)
     torch.manual_seed(seed)
-    sdtps = SDTPS(512, 128, use_gumbel=use_gumbel, gumbel_tau=tau)
+    sdtps = make_sdtps(512, 128, use_gumbel=use_gumbel, gumbel_tau=tau)
     classifier, tokens = torch.nn.Linear(1536, 171), torch.randn(8, 3, 129, 512)
     with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
         out, _ = sdtps(tokens)
         logits = classifier(out.mean(2).flatten(1))
     F.cross_entropy(logits.float(), torch.arange(8)).backward()
-    grads = [p.grad for p in sdtps.sparse["RGB"].score_predictor.parameters()]
+    grads = [p.grad for p in sdtps.score.predictor["RGB"].parameters()]
     return torch.stack([grad.norm() for grad in grads]).norm().item()
 
 
@@ -86,9 +88,9 @@ def test_forward_value_does_not_tell_the_two_forms_apart():
 def test_without_gumbel_the_predictor_learns_through_the_extra_token_alone():
     torch.manual_seed(0)
     tokens = torch.randn(2, 3, 17, 20)
-    sdtps = SDTPS(20, 16)
+    sdtps = make_sdtps(20, 16)
     out, _ = sdtps(tokens)
-    predictor = sdtps.sparse["RGB"].score_predictor
+    predictor = sdtps.score.predictor["RGB"]
     kept = torch.autograd.grad(out[:, :, :-1].sum(), predictor.parameters(), retain_graph=True)
     extra = torch.autograd.grad(out[:, :, -1].pow(2).sum(), predictor.parameters())
     assert not any(grad.any() for grad in kept)
@@ -98,9 +100,9 @@ def test_without_gumbel_the_predictor_learns_through_the_extra_token_alone():
 def test_with_gumbel_the_kept_tokens_teach_the_predictor_unless_the_mask_is_off():
     for mask_aggregation in (True, False):
         torch.manual_seed(0)
-        sdtps = SDTPS(20, 16, use_gumbel=True, mask_aggregation=mask_aggregation)
+        sdtps = make_sdtps(20, 16, use_gumbel=True, mask_aggregation=mask_aggregation)
         out, _ = sdtps(torch.randn(2, 3, 17, 20))
-        parameters = sdtps.sparse["RGB"].score_predictor.parameters()
+        parameters = sdtps.score.predictor["RGB"].parameters()
         grads = torch.autograd.grad(out[:, 0, :-1].pow(2).sum(), parameters, allow_unused=True)
         assert all((grad is not None and grad.abs().sum() > 0) == mask_aggregation for grad in grads)
 
@@ -122,7 +124,7 @@ def test_gumbel_gradient_is_finite_under_float16_autocast(monkeypatch):
 
 def test_every_parameter_gets_a_gradient():
     torch.manual_seed(0)
-    sdtps = SDTPS(20, 16, use_gumbel=True)
+    sdtps = make_sdtps(20, 16, use_gumbel=True)
     sdtps(torch.randn(2, 3, 17, 20))[0].pow(2).sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in sdtps.parameters())
     assert isinstance(sdtps.aggregation["TI"], TokenAggregation)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from modeling.heads import BNNeckHead
-from modeling.norm import BatchNorm
+from modeling.layers import BatchNorm
 
 B, D = 9, 6
 

@@ -1,0 +1,15 @@
+"""Aggregations: what becomes of the kept patches. One class in one file each, found here by its name.
+
+An aggregation is a module for one modality, built as `cls(embed_dim, num_tokens)` with the number of tokens that
+`cls.count(num_patches, sparse_ratio, aggr_ratio)` gives. It is called as `aggregation(tokens, mask=None)` with tokens
+(B, S, C) and, as the mask, the decision matrix D; it returns the new tokens (B, T, C) and the weights (B, T, S) that
+made them, or None where there are none.
+"""
+
+from torch import nn
+
+from modeling.selection.aggregations.learned import TokenAggregation
+from modeling.selection.aggregations.none import NoAggregation
+
+AGGREGATIONS: dict[str, type[nn.Module]] = {"learned": TokenAggregation, "none": NoAggregation}
+"""The choices of MODEL.SDTPS_AGGREGATION."""

@@ -1,0 +1,34 @@
+"""A control: keep the patches in the middle of the image, whatever they show."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from modeling.selection.types import Scores
+
+ROW_WEIGHT = 0.3
+"""How much a row counts beside a column: persons stand upright and fill the height of their image."""
+
+
+class CentreScore(nn.Module):
+    """Score a patch by its distance from the centre of the image; it learns nothing and needs no content.
+
+    Images of persons are centred, so a learned score has to beat this one before it can claim to find the person.
+
+    Args:
+        grid: rows and columns of patches.
+    """
+
+    needs_grid = True
+
+    def __init__(self, *, grid: tuple[int, int], **_others: object) -> None:
+        super().__init__()
+        rows, columns = (torch.arange(size) - (size - 1) / 2 for size in grid)
+        distance = torch.hypot(ROW_WEIGHT * rows[:, None], columns[None, :]).flatten()
+        # Computed from the configuration, so that it has no place in a checkpoint.
+        self.register_buffer("value", 1 - distance / distance.max().clamp_min(1), persistent=False)
+
+    def forward(self, tokens: Tensor, present: Tensor | None = None) -> Scores:
+        """Score tokens (B, M, 1+N, C): 1 in the centre, less towards the border, the same in every image."""
+        return Scores(self.value.expand(*tokens.shape[:2], -1))

@@ -1,0 +1,69 @@
+"""TokenSparse: keep the best patches, with a decision matrix that can carry gradient, and fold the rest into one token.
+
+Shapes: B batch, N patches, S kept patches, C width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from modeling.selection.types import SparseTokens
+
+ROUNDING = 1e-9
+"""Guards floor and ceil against float error: 100 x 0.29 is 28.999999999999996 and counts as 29."""
+
+
+def num_kept(num_patches: int, sparse_ratio: float) -> int:
+    """N_s = max(1, ceil(rho N))."""
+    return max(1, math.ceil(sparse_ratio * num_patches - ROUNDING))
+
+
+class TokenSparse(nn.Module):
+    """Keep the ceil(rho N) patches of highest score; it has no parameters.
+
+    The top-K itself has no gradient. With Gumbel on, the decision matrix D takes that of a softmax, straight through:
+    D = hard + soft - stop_gradient(soft) with soft = softmax((score + g) / tau) and Gumbel noise g. The value of D, and
+    so what is kept, stays that of the top-K.
+
+    Args:
+        sparse_ratio: rho, the share of patches that are kept.
+        use_gumbel: give D this gradient in training.
+        gumbel_tau: temperature of the softmax.
+        gumbel_sample: in training with Gumbel, keep the top-K of score + g, which samples without replacement.
+    """
+
+    def __init__(self, *, sparse_ratio: float, use_gumbel: bool, gumbel_tau: float, gumbel_sample: bool) -> None:
+        super().__init__()
+        self.sparse_ratio = sparse_ratio
+        self.use_gumbel = use_gumbel
+        self.gumbel_tau = gumbel_tau
+        self.gumbel_sample = gumbel_sample
+
+    def forward(self, patches: Tensor, score: Tensor) -> SparseTokens:
+        """Select among `patches` (B, N, C) by their `score` (B, N) float32."""
+        noise = _gumbel_noise(score) if self.training and self.use_gumbel else None
+        ranking = score if noise is None or not self.gumbel_sample else score + noise
+
+        S = num_kept(patches.shape[1], self.sparse_ratio)
+        # A stable sort, not topk: equal scores go by patch index, so that a run can be repeated.
+        indices = ranking.detach().argsort(dim=1, descending=True, stable=True)[:, :S]  # (B, S)
+        hard = torch.zeros_like(score).scatter(1, indices, 1.0)
+        decision = hard
+        if noise is not None:
+            soft = ((score + noise) / self.gumbel_tau).softmax(dim=1)
+            decision = hard + (soft - soft.detach())
+
+        extra = None
+        if patches.shape[1] > S:
+            weights = score.masked_fill(hard.bool(), -math.inf).softmax(dim=1)  # (B, N), over the dropped
+            extra = weights.to(patches.dtype).unsqueeze(1) @ patches
+        kept = patches.gather(1, indices.unsqueeze(-1).expand(-1, -1, patches.shape[2]))
+        return SparseTokens(kept, extra, decision, indices)
+
+
+def _gumbel_noise(score: Tensor) -> Tensor:
+    """Draw standard Gumbel noise; the exponential variate is kept off 0, whose logarithm is -inf."""
+    return -torch.empty_like(score).exponential_().clamp_min(torch.finfo(score.dtype).tiny).log()
