@@ -15,10 +15,12 @@ from data.build import build_data
 from data.splits import ReIDData
 from engine.build import build_evaluator, build_trainer
 from engine.checkpoint import Checkpoint, load_resumable
+from engine.evaluate import Evaluator
 from engine.interrupt import Interrupted
 from engine.precision import resolve_device
 from engine.results import log_rows, run_results, run_rows
 from engine.run_folder import CONFIG, LOG, RESULTS, RunFolder
+from engine.train import Trainer
 from modeling import build_model
 from modeling.complexity import Complexity, count_complexity
 from utils import distributed
@@ -34,7 +36,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config_file", default=DEFAULT_CONFIG, help="YAML of the experiment (default: %(default)s)")
-    parser.add_argument("--resume", default="", help="a checkpoint, or 'auto' to continue the run in OUTPUT_DIR, if any")
+    parser.add_argument("--resume", default="", help="a checkpoint, or 'auto' to continue a run in OUTPUT_DIR")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys to override, such as MODEL.SDTPS_BETA 0.1")
     return parser.parse_args(argv)
 
@@ -70,11 +72,7 @@ def main() -> int:
         return stop.exit_code
     finally:
         folder.close()
-    distributed.barrier()  # the main process has written its records
-    rows = run_rows(trainer, test)
-    folder.write_results(run_results(trainer, rows, complexity, data_set=cfg.DATASETS.NAMES))
-    log_rows(rows)
-    logger.info("Metrics: %s", folder.path / RESULTS)
+    report(cfg, trainer, test, complexity)
     return 0
 
 
@@ -105,6 +103,15 @@ def log_start(cfg: CfgNode, data: ReIDData, complexity: Complexity, device: torc
         "%s: %d identities, %d samples to train; %d queries, %d gallery",
         cfg.DATASETS.NAMES, len(data.train_pids), len(data.train), len(data.test.query), len(data.test.gallery),
     )  # fmt: skip
+
+
+def report(cfg: CfgNode, trainer: Trainer, test: Evaluator, complexity: Complexity) -> None:
+    """Write results.json and log the result table."""
+    distributed.barrier()  # the main process has written its records
+    rows = run_rows(trainer, test)
+    trainer.folder.write_results(run_results(trainer, rows, complexity, data_set=cfg.DATASETS.NAMES))
+    log_rows(rows)
+    logger.info("Metrics: %s", trainer.folder.path / RESULTS)
 
 
 if __name__ == "__main__":

@@ -239,7 +239,7 @@ class Trainer:
         state.loss_sums, state.best = checkpoint.loss_sums, checkpoint.best
         if state.best and saved_epoch(self.folder.path / BEST) != state.best["epoch"]:
             # It is missing or broken, or was written after the checkpoint.
-            logger.info("warning: %s in %s does not belong to this checkpoint; 'best' is reset.", BEST, self.folder.path)
+            logger.info("warning: %s does not belong to this checkpoint; 'best' is reset.", self.folder.path / BEST)
             state.best = {}
         for observer in self.observers:
             if observer.name in checkpoint.observers:
@@ -253,9 +253,8 @@ class Trainer:
                 raise ValueError("it is of another SOLVER.OPTIMIZER_NAME")
             optimizer.load_state_dict(checkpoint.optimizer)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"The optimiser state in {checkpoint.path} does not fit this configuration: {error}."
-            ) from error
+            what = f"The optimiser state in {checkpoint.path}"
+            raise UserError(f"{what} does not fit this configuration: {error}.") from error
         for group, configured in zip(optimizer.param_groups, settings, strict=True):
             group.update(configured)  # the rates and decays of the configuration, in case they have changed
 

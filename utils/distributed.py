@@ -78,7 +78,7 @@ def local_world_size() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if is_active() else 1
 
 
-def agree(value: int) -> int:
+def all_reduce_max(value: int) -> int:
     """The largest of the processes' values, in each of them."""
     if not is_active():
         return value
@@ -89,7 +89,7 @@ def agree(value: int) -> int:
 
 def barrier() -> None:
     """Wait until every process is here."""
-    agree(0)
+    all_reduce_max(0)
 
 
 @contextmanager
@@ -141,7 +141,7 @@ def gather_samples(rows: Tensor, index: Tensor, total: int) -> Tensor:
         index: (R,) int64, the samples they are of; a sample may occur more than once.
         total: number of samples, each of which some process knows.
     """
-    padding = agree(len(rows)) - len(rows)
+    padding = all_reduce_max(len(rows)) - len(rows)
     index = F.pad(index, (0, padding), value=total)
     rows = torch.cat([rows, rows[:1].expand(padding, *rows.shape[1:])])
     samples = rows.new_empty((total + 1, *rows.shape[1:]))

@@ -14,13 +14,13 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [os.getcwd(), str(Path.cwd() / "tests")]
 
 import torch  # noqa: E402
+from helpers_runs import records, run  # noqa: E402
+from helpers_trees import write_rgbnt201  # noqa: E402
 
 import train_net  # noqa: E402
 from configs import get_cfg  # noqa: E402
 from engine.evaluate import as_percent  # noqa: E402
 from engine.metrics import evaluate_ranking  # noqa: E402
-from helpers_runs import records, run  # noqa: E402
-from helpers_trees import write_rgbnt201  # noqa: E402
 from modeling import build_model  # noqa: E402
 
 COMMON = {
