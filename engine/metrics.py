@@ -22,7 +22,7 @@ from utils.errors import UserError
 
 MAX_RANK = 50
 CHUNK_ELEMENTS = 2**25  # of the Q x G matrix of distances, computed at a time
-SORT_ELEMENTS = 2**18  # of those, sorted at a time by a thread of the CPU: they stay in its cache until they are searched
+SORT_ELEMENTS = 2**18  # of those, sorted at a time by a CPU thread: they stay in its cache until they are searched
 
 
 class Pairs(NamedTuple):

@@ -27,6 +27,6 @@ class Pace:
         self.max_epochs = max_epochs
 
     def time_left(self, epoch: int) -> str:
-        """The time that the epochs after `epoch` will take, as h:mm:ss."""
+        """Estimate the time that the epochs after `epoch` will take, as h:mm:ss."""
         seconds_per_epoch = (time.perf_counter() - self.start) / (epoch - self.epochs_done)
         return str(timedelta(seconds=round(seconds_per_epoch * (self.max_epochs - epoch))))

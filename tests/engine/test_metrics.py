@@ -103,7 +103,7 @@ def test_queries_without_a_match_are_counted_and_not_scored():
 def test_no_query_with_a_match_names_identities_and_groups():
     with pytest.raises(
         UserError,
-        match=r"No query has a match.*Query identities: 1; groups: 3\. Gallery identities: 1, 2; groups: 3, 4\..*cameras",
+        match=r"No query has a match.* identities: 1; groups: 3\. Gallery identities: 1, 2; groups: 3, 4\..*cameras",
     ):
         rank([[0.1, 0.2, 0.3]], [1], [3], [1, 2, 1], [3, 4, 3])
 
