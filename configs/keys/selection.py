@@ -1,5 +1,7 @@
 """The keys of SDTPS, the cross-modal patch selection, and the conditions for them to have an effect."""
 
+from collections.abc import Mapping
+
 from configs.schema import Key, Needs, Settings, as_list, needs, needs_other
 from modeling.selection import AGGREGATIONS, SCORES
 
@@ -30,6 +32,11 @@ def _tokens_are_trained(given: Settings) -> bool:
     if first == 0:
         return given["MODEL.GLOBAL_LOCAL"] or not given["MODEL.FROZEN"]
     return not given["MODEL.FROZEN"] and first > given["MODEL.FREEZE_BLOCKS"]
+
+
+def _describe(parts: Mapping[str, type]) -> str:
+    """Write what each part does, in the first sentence of its docstring."""
+    return " ".join(f"{name!r}: {part.__doc__.splitlines()[0]}" for name, part in parts.items())
 
 
 SDTPS = needs("MODEL.USE_SDTPS")
@@ -65,11 +72,10 @@ SELECTION = {
         "SDTPS: select patches across the modalities, aggregate them, and add the branch 'sdtps'."
     ),
     "MODEL.SDTPS_SCORE": Key("sdtps", tuple(SCORES), (SDTPS, SCORE_IS_READ)).means(
-        "The score of the patches: 'sdtps' combines a predictor with the attention of all modalities; 'centre', a "
-        "control without parameters, prefers the middle of the image."
+        f"How the patches are scored. {_describe(SCORES)}"
     ),
     "MODEL.SDTPS_AGGREGATION": Key("learned", tuple(AGGREGATIONS), (SDTPS,)).means(
-        "What becomes of the kept patches: 'learned' combines them to fewer tokens; 'none' passes them on as they are."
+        f"What becomes of the kept patches. {_describe(AGGREGATIONS)}"
     ),
     "MODEL.SDTPS_BLOCK": Key(0, "[0, inf)", (SDTPS,), per_stage=True).means(
         "After how many blocks of the backbone SDTPS selects, so that the rest runs on fewer tokens; 0 is after the "
