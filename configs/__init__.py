@@ -1,4 +1,4 @@
-"""Configuration: defaults, one YAML per experiment, command-line overrides; typed, validated, frozen."""
+"""Configuration: declared keys, one YAML file per experiment, and overrides; typed, validated and frozen."""
 
 from pathlib import Path
 

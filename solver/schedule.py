@@ -27,8 +27,8 @@ def original_lr(
 
     During warm-up the rate of every group goes linearly from the same `warmup_lr` (0.1 x BASE_LR, seven times the rate
     of the CLIP tower) to `base_lr`. The cosine to `min_lr`, which is an absolute rate as well, runs from epoch 0 on, so
-    the rate drops when the warm-up ends; it would reach `min_lr` at epoch `max_epochs`. This is timm's CosineLRScheduler
-    with warmup_prefix=False.
+    the rate drops when the warm-up ends; it would reach `min_lr` at epoch `max_epochs`. This is the schedule of timm's
+    CosineLRScheduler with warmup_prefix=False.
     """
     if epoch < warmup_epochs:
         return warmup_lr + (base_lr - warmup_lr) * epoch / warmup_epochs

@@ -32,6 +32,9 @@ class Branch(nn.Module):
         selection: the patch selection in this branch, if it has one.
     """
 
+    switch: str | None = None
+    """The key that adds the branch; None: every model has it."""
+
     def __init__(self, head_dims: dict[str, int], *, selection: SDTPS | None = None) -> None:
         super().__init__()
         self.head_dims = head_dims

@@ -18,6 +18,8 @@ class MoEBranch(Branch):
         atmoe: gated experts over these features; None concatenates them.
     """
 
+    switch = "MODEL.HDM"
+
     def __init__(self, embed_dim: int, *, hdm: HDM, atmoe: ATMoE | None) -> None:
         super().__init__({"moe": len(SUBSETS) * embed_dim})
         self.hdm = hdm

@@ -18,6 +18,8 @@ class SDTPSBranch(Branch):
             blocks, so that every token it gives is one that is left.
     """
 
+    switch = "MODEL.USE_SDTPS"
+
     def __init__(self, embed_dim: int, *, selection: SDTPS | None) -> None:
         super().__init__({"sdtps": len(MODALITIES) * embed_dim}, selection=selection)
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from configs import get_cfg
-from configs.defaults import _C
-from configs.loading import leaves
+from configs.document import PAGE, render
+from configs.keys import DEFAULTS, KEYS
+from configs.loading import config_changes, leaves
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -22,12 +23,10 @@ def test_every_yaml_loads_and_writes_to_its_own_folder(path):
     assert f"--config_file configs/{path.parent.name}/{path.name}" in path.read_text()
 
 
-def test_every_leaf_is_documented():
-    lines = (ROOT / "configs" / "defaults.py").read_text().splitlines()
-    above = ""
-    for line in lines:
-        assert not (line.startswith("_C.") and "CN()" not in line) or above.startswith(("#", "_C.")), line
-        above = line
+def test_every_key_is_documented():
+    for name, key in KEYS.items():
+        assert key.meaning.endswith("."), name
+    assert PAGE.read_text(encoding="utf-8") == render(), "run python -m configs.document"
 
 
 def test_the_users_own_yaml(tmp_path):
@@ -50,6 +49,9 @@ def test_the_users_own_yaml(tmp_path):
         ("SOLVER.BASE_LR", 1, 1.0),
         ("INPUT.PIXEL_MEAN", "(0.4, 0.4, 0.5)", [0.4, 0.4, 0.5]),
         ("OUTPUT_DIR", 7, "7"),
+        ("DATASETS.NAMES", "rgbnt201", "RGBNT201"),
+        ("TEST.MISS", "RT", "rt"),
+        ("MODEL.SDTPS_BLOCK", "0", 0),
     ],
 )
 def test_spellings_of_the_original_are_understood(key, value, expected):
@@ -80,7 +82,10 @@ def test_base_files_chain_and_may_not_loop(tmp_path):
 
 SDTPS_ON = ["MODEL.USE_SDTPS", True]
 GUMBEL_ON = [*SDTPS_ON, "MODEL.SDTPS_USE_GUMBEL", True]
-SAMPLED_WITHOUT_GRADIENT = [*GUMBEL_ON, "MODEL.SDTPS_GUMBEL_SAMPLE", True, "MODEL.SDTPS_USE_PREDICTOR", False]
+SAMPLED = [*GUMBEL_ON, "MODEL.SDTPS_GUMBEL_SAMPLE", True]
+SAMPLED_WITHOUT_GRADIENT = [*SAMPLED, "MODEL.SDTPS_USE_PREDICTOR", False]
+CENTRE = [*SDTPS_ON, "MODEL.SDTPS_SCORE", "centre"]
+KEPT = [*SDTPS_ON, "MODEL.SDTPS_AGGREGATION", "none"]
 ATTACHED = [*SDTPS_ON, "MODEL.SDTPS_DETACH_ATTENTION", False]
 FROZEN = ["MODEL.FROZEN", True]
 
@@ -116,9 +121,27 @@ FROZEN = ["MODEL.FROZEN", True]
         ([*GUMBEL_ON, "MODEL.SDTPS_LOSS_WEIGHT", 0], r"SDTPS_USE_GUMBEL is True.*SDTPS_LOSS_WEIGHT of 0"),
         ([*SAMPLED_WITHOUT_GRADIENT, "MODEL.SDTPS_GUMBEL_TAU", 2], r"SDTPS_GUMBEL_TAU is 2\.0.*reaches a parameter"),
         ([*SAMPLED_WITHOUT_GRADIENT, "MODEL.SDTPS_MASK_AGGREGATION", False], "no gradient of the score"),
-        ([*FROZEN, *ATTACHED], "nothing in front of them is trained"),
-        (["MODEL.FREEZE_BLOCKS", 4, "MODEL.SDTPS_BLOCK", 4, *ATTACHED], "nothing in front of them is trained"),
-        ([*FROZEN, "MODEL.SIE_CAMERA", True, "SOLVER.LAYER_DECAY", 0.7], "LAYER_DECAY is 0.7.*learns, at BASE_LR"),
+        ([*FROZEN, *ATTACHED, *GUMBEL_ON, "MODEL.SDTPS_BETA", 0.5], "reaches no parameter"),
+        ([*CENTRE, "MODEL.SDTPS_BETA", 0.1], r"BETA is 0\.1.*SDTPS_SCORE is not 'sdtps'"),
+        ([*CENTRE, "MODEL.SDTPS_USE_PREDICTOR", False], "SDTPS_SCORE is not 'sdtps'"),
+        ([*CENTRE, "MODEL.SDTPS_DETACH_ATTENTION", False], "SDTPS_SCORE is not 'sdtps'"),
+        ([*CENTRE, *GUMBEL_ON], r"SDTPS_USE_GUMBEL is True.*reaches no parameter"),
+        ([*CENTRE, *SAMPLED, "MODEL.SDTPS_GUMBEL_TAU", 2], "SDTPS_SCORE is not 'sdtps'"),
+        ([*CENTRE, *SAMPLED, "MODEL.SDTPS_MASK_AGGREGATION", False], "SDTPS_SCORE is not 'sdtps'"),
+        ([*CENTRE, "MODEL.SDTPS_SPARSE_RATIO", 1], "SDTPS_SCORE is 'centre'.*every patch is kept"),
+        (["MODEL.SDTPS_SCORE", "centre"], "USE_SDTPS is False"),
+        ([*KEPT, "MODEL.SDTPS_AGGR_RATIO", 0.5], r"AGGR_RATIO is 0\.5.*SDTPS_AGGREGATION is not 'learned'"),
+        ([*KEPT, *GUMBEL_ON], r"SDTPS_USE_GUMBEL is True.*reaches no parameter"),
+        ([*KEPT, *SAMPLED, "MODEL.SDTPS_GUMBEL_TAU", 2], "SDTPS_AGGREGATION is not 'learned'"),
+        ([*KEPT, *SAMPLED, "MODEL.SDTPS_MASK_AGGREGATION", False], "SDTPS_AGGREGATION is not 'learned'"),
+        ([*SDTPS_ON, "MODEL.SDTPS_SCORE", "best"], "Allowed: 'sdtps', 'centre'"),
+        ([*SDTPS_ON, "MODEL.SDTPS_BLOCK", []], r"SDTPS_BLOCK is \[\]"),
+        (["MODEL.ATM", True], "MODEL.HDM is False"),
+        (["DATASETS.NAMES", "Market1501"], "'Market1501'.*'RGBNT201'.*'manifest'.*'synthetic'"),
+        (
+            [*FROZEN, "MODEL.SIE_CAMERA", True, "SOLVER.LAYER_DECAY", 0.7],
+            "LAYER_DECAY is 0.7.*camera embedding, at BASE_LR",
+        ),
         ([*FROZEN, "SOLVER.BACKBONE_LR", 0.1], "BACKBONE_LR is 0.1.*FROZEN is True"),
         ([*FROZEN, "MODEL.ID_LOSS_WEIGHT", 0], "nothing would be trained"),
         (["INPUT.PROB", 0, "INPUT.PADDING", 0, "INPUT.RE_PROB", 0, "INPUT.SYNC_AUG", False], "no random flip"),
@@ -151,6 +174,8 @@ def test_bad_input_is_refused_with_key_value_and_remedy(opts, message):
         [*GUMBEL_ON, "MODEL.SDTPS_LOSS_WEIGHT", 0, "MODEL.SDTPS_BLOCK", 4],
         [*GUMBEL_ON, "MODEL.SDTPS_BETA", 0.5, "MODEL.SDTPS_DETACH_ATTENTION", False],
         SAMPLED_WITHOUT_GRADIENT,
+        [*CENTRE, *SAMPLED],
+        [*KEPT, *SAMPLED],
         ["MODEL.GLOBAL_LOCAL", True, "SOLVER.BIAS_LR_FACTOR", 1],
         ["INPUT.PROB", 0.5, "INPUT.PADDING", 0, "INPUT.RE_PROB", 0, "INPUT.SYNC_AUG", False],
     ],
@@ -203,6 +228,44 @@ def test_malformed_files(tmp_path, content, message):
         get_cfg(tmp_path / "bad.yml")
 
 
+def test_all_problems_are_reported_together(tmp_path):
+    path = tmp_path / "bad.yml"
+    path.write_text(
+        "MODEL:\n  SDTPS_BTA: 1\n  SIE_COE: 2\nSOLVER:\n  SEED: x\n  MAX_EPOCHS: 0\n  IMS_PER_BATCH: 12\n"
+        "DATALOADER:\n  SAMPLER: random\nMODELS: 1\n"
+    )
+    with pytest.raises(UserError) as caught:
+        get_cfg(path, ["INPUT.SIZE_TEST", "[128, 64]"])
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    assert message.startswith("The configuration has 7 problems: (1) There is no configuration key MODEL.SDTPS_BTA.")
+    for part in ("SOLVER.SEED is 'x'", "MAX_EPOCHS is 0. A", "SAMPLER is 'random'", "key MODELS", "SIE_COE is 2.0"):
+        assert message.count(part) == 1
+    assert "(7) INPUT.SIZE_TRAIN is [256, 128] and INPUT.SIZE_TEST is [128, 64]." in message
+
+
+def test_a_refused_key_breaks_no_other_rule():
+    """WARMUP_EPOCHS of 10 is compared with MAX_EPOCHS, and the batch with the sampler, only if these are sound."""
+    for opts in (["SOLVER.MAX_EPOCHS", 0], ["DATALOADER.SAMPLER", "random", "SOLVER.IMS_PER_BATCH", 12]):
+        with pytest.raises(UserError, match=f"^{opts[0]} is .*Allowed: [^:]*$"):
+            get_cfg(None, opts)
+
+
+def test_many_problems_are_cut_short():
+    with pytest.raises(UserError, match=r"has 30 problems: \(1\).*\(20\).*There are 10 more\.$"):
+        get_cfg(None, [word for i in range(30) for word in (f"X.Y{i}", 1)])
+
+
+def test_changes_since_a_dump():
+    """A key that is newer than the dump had its default."""
+    former = get_cfg(None, ["SOLVER.SEED", 3]).dump().replace("  SDTPS_SCORE: sdtps\n", "")
+    assert config_changes(former, get_cfg(None, CENTRE)) == [
+        "MODEL.USE_SDTPS was False, is True",
+        "MODEL.SDTPS_SCORE was 'sdtps', is 'centre'",
+        "SOLVER.SEED was 3, is 1111",
+    ]
+
+
 def test_a_default_is_no_setting():
     """Writing out a default under a switched-off parent is harmless; only a change is refused."""
     get_cfg(None, ["MODEL.SDTPS_BETA", 0.25])
@@ -210,4 +273,4 @@ def test_a_default_is_no_setting():
 
 def test_defaults_are_not_shared_between_configurations():
     get_cfg(None, ["INPUT.PIXEL_MEAN", [0, 0, 0]])
-    assert _C.INPUT.PIXEL_MEAN == [0.5, 0.5, 0.5]
+    assert DEFAULTS["INPUT.PIXEL_MEAN"] == get_cfg().INPUT.PIXEL_MEAN == [0.5, 0.5, 0.5]

@@ -1,13 +1,11 @@
 """A training step waits for nothing: it has no operation for which a card would have to tell the host a value."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from data.loading import augment
-from tools.benchmark.build import build_bench, changed
+from tools.benchmark.build import build_bench
 
 READS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "unique_dim", "_unique2", "repeat_interleave"}
 """Operations whose result, or its size, the host needs."""
@@ -43,7 +41,7 @@ class Reads(TorchDispatchMode):
 
 def trainer_and_batch(tmp_path, opts, *, device="cpu", amp="off"):
     bench = build_bench("RGBNT201/DeMo_SDTPS.yml", root=tmp_path, folder=tmp_path / "out", device=device, quick=True)
-    trainer = replace(bench, cfg=changed(bench.cfg, *opts)).make_trainer(amp, in_process=True)
+    trainer = bench.changed(*opts).make_trainer(amp)
     trainer.state.model.train()
     batch = next(iter(trainer.loader))
     trainer.train_step(batch)  # makes the optimiser's state

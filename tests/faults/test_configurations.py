@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 
 from configs import get_cfg
 from configs.compat import NEVER_READ, RENAMED
-from configs.defaults import _C
+from configs.keys import DEFAULTS, KEYS
 from configs.loading import leaves
-from configs.validate import CHOICES, RANGES
 from data.build import build_data, build_train_loader
 from engine.build import build_evaluator
 from engine.precision import resolve_device
@@ -28,8 +27,9 @@ from tests.helpers.trees import write_rgbnt201
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-DEFAULTS = leaves(_C)
-KEYS = [*DEFAULTS, *RENAMED, *NEVER_READ]
+NAMES = [*KEYS, *RENAMED, *NEVER_READ]
+CHOICES = {name: key.allowed for name, key in KEYS.items() if isinstance(key.allowed, tuple)}
+RANGES = {name: key.allowed for name, key in KEYS.items() if isinstance(key.allowed, str)}
 SECTIONS = sorted({key.split(".")[0] for key in DEFAULTS if "." in key})
 YAMLS = [path.read_text() for path in sorted((ROOT / "configs").glob("*/*.yml"))]
 HOSTILE = [
@@ -83,9 +83,9 @@ values = st.recursive(
     max_leaves=6,
 )
 keys = st.one_of(
-    st.sampled_from(KEYS),
-    st.sampled_from(KEYS).map(str.lower),
-    st.tuples(st.sampled_from(KEYS), st.text(max_size=3)).map("".join),
+    st.sampled_from(NAMES),
+    st.sampled_from(NAMES).map(str.lower),
+    st.tuples(st.sampled_from(NAMES), st.text(max_size=3)).map("".join),
     st.sampled_from([*SECTIONS, "_BASE_", "", ".", "MODEL.", "MODEL.DIRECT.X"]),
     st.text(max_size=12),
 )

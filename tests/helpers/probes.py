@@ -1,8 +1,9 @@
-"""What a configuration leads to, for the test that every key acts.
+"""Probes show what a configuration leads to, for the test that every key acts.
 
 Each probe gives plain data, tensors, or nests of them; those of whole runs take a folder, too.
 """
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -18,10 +19,26 @@ from engine.precision import resolve_device, resolve_precision
 from engine.run_folder import RunFolder
 from modeling import build_loss, build_model
 from solver import build_optimizer, build_schedule
+from tests.helpers.batches import labelled
 from tests.helpers.runs import records
 from utils.errors import UserError
 
 CPU = torch.device("cpu")
+
+
+def digest(found):
+    """Hash plain data, arrays and nests of them, to the bit."""
+    if isinstance(found, torch.Tensor):
+        found = found.detach().numpy()
+    if hasattr(found, "tobytes"):
+        found = (found.dtype.str, found.shape, hashlib.sha256(found.tobytes()).hexdigest())
+    elif isinstance(found, dict):
+        found = sorted((key, digest(value)) for key, value in found.items())
+    elif isinstance(found, (list, tuple)):
+        found = [digest(item) for item in found]
+    elif isinstance(found, set):
+        found = sorted(found)
+    return hashlib.sha256(repr(found).encode()).hexdigest()
 
 
 def make_model(cfg):
@@ -35,11 +52,11 @@ def make_inputs(cfg):
 
 
 def train_once(cfg):
-    """A model after one backward pass, with its output and losses."""
+    """Give a model after one backward pass, with its output and losses."""
     model = make_model(cfg)
     torch.manual_seed(2)
     output = model(*make_inputs(cfg))
-    losses = build_loss(cfg)(output.features, output.logits, torch.tensor([0, 0, 1, 1]), output.counted)
+    losses = build_loss(cfg)(output, labelled([0, 0, 1, 1]))
     sum(losses.values()).backward()
     return model, output, losses
 
@@ -65,7 +82,7 @@ def gradients(cfg):
 
 
 def block_batches(cfg):
-    """The batch sizes that a block of the backbone sees in a training step, recomputation included."""
+    """Give the batch sizes that a block of the backbone sees in a training step, recomputation included."""
     model, seen = make_model(cfg), []
     model.backbone.vit.blocks[0].register_forward_pre_hook(lambda _block, inputs: seen.append(len(inputs[0])))
     model(*make_inputs(cfg)).embedding.sum().backward()
@@ -73,7 +90,7 @@ def block_batches(cfg):
 
 
 def embedding(cfg):
-    """Of four images, the second without its NI."""
+    """Embed four samples, of which the second lacks NI."""
     present = torch.ones(4, 3, dtype=torch.bool)
     present[1, 1] = False
     with torch.no_grad():
@@ -93,7 +110,7 @@ def normalized(cfg):
 
 
 def samples(cfg):
-    """What is listed, without the folders that it lies in."""
+    """List the samples without their folders, with queries and groups."""
     data = build_data(cfg)
     listed = [
         [(sample.name, sample.pid, sample.camera, sample.scene) for sample in part]
@@ -169,7 +186,7 @@ def forward(cfg):
 
 
 def call(script, cfg, folder):
-    """Run a script; whatever it logs stays in the process."""
+    """Run a script and leave the logging of this process as it is."""
     config = folder / "probe.yml"
     config.write_text(cfg.dump())
     with pytest.MonkeyPatch.context() as patch:
@@ -179,7 +196,7 @@ def call(script, cfg, folder):
 
 
 def run(cfg, folder):
-    """Name of the run's folder, its records without times, and the epochs of its checkpoints."""
+    """Give the name of the run's folder, its records without times, and the epochs of its checkpoints."""
     call(train_net, cfg, folder)
     out = Path(cfg.OUTPUT_DIR)
     epochs = {path.name: torch.load(path, weights_only=True)["epoch"] for path in out.glob("*.pth")}

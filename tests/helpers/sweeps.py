@@ -1,4 +1,4 @@
-"""Finished runs without training: the files that a report is made from, with given figures."""
+"""Write finished runs without training: the files that a report is made from, with chosen metrics."""
 
 import json
 
@@ -10,17 +10,18 @@ from engine.run_folder import CONFIG, METRICS, RESULTS
 from tools.ablate.records import STATE
 
 
-def figures(score):
-    """What an evaluation holds, made of one number."""
+def evaluation(score):
+    """Return what an evaluation records, made from one number."""
     return {name: {"mAP": score + i, "R1": score + 10 + i} for i, name in enumerate(("ori", "sdtps"))}
 
 
-def write_run(run, score, *, best=None, headline="sdtps", weight=0.0, epochs=2):
-    """Write a finished run: its last mAP of `headline` is `score` (sdtps) or `score - 1` (ori), R1 is 10 more.
+def write_run(run, score, *, best=None, embedding="sdtps", weight=0.0, epochs=2):
+    """Write a finished run whose last mAP is `score` for sdtps and `score - 1` for ori; R1 is 10 higher.
 
     Args:
-        best: the same for the best epoch, which is then 1; None means the last.
-        weight: what its only weight is.
+        best: the mAP of the best epoch, which is then epoch 1; None means that the last epoch is the best.
+        embedding: the descriptor that is the model's embedding.
+        weight: the value of the only weight.
     """
     run.folder.mkdir(parents=True)
     cfg = get_cfg(run.variant.config_file, run.argv[2:])
@@ -32,7 +33,7 @@ def write_run(run, score, *, best=None, headline="sdtps", weight=0.0, epochs=2):
             "losses": {"total": 10.0 - value / 10},
             "samples_per_s": 50.0 + epoch,
             "split": "test",
-            "eval": figures(value - 1),
+            "eval": evaluation(value - 1),
         }
         for epoch, value in scores.items()
     ]
@@ -41,8 +42,8 @@ def write_run(run, score, *, best=None, headline="sdtps", weight=0.0, epochs=2):
     rows.append(("best (epoch 1, chosen on the test set)", 1 if best else epochs, best or score))
     results = {
         "data_set": cfg.DATASETS.NAMES,
-        "headline": headline,
-        "rows": [{"name": name, "epoch": epoch, "eval": figures(value - 1)} for name, epoch, value in rows],
+        "headline": embedding,
+        "rows": [{"name": name, "epoch": epoch, "eval": evaluation(value - 1)} for name, epoch, value in rows],
         "complexity": {"trainable_params": 437259, "layer_macs": 137474112, "attention_macs": 28755648},
         "samples_per_s": 50.0 + run.seed,
         "peak_memory_mib": 812.5,

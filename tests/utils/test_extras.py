@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 WITHOUT = """
 import pkgutil, sys
 sys.path.insert(0, {root!r})
-for extra in ("matplotlib", "scipy", "sklearn", "submitit", "tensorboard", "threadpoolctl"):
+for extra in ("jinja2", "matplotlib", "pandas", "scipy", "sklearn", "submitit", "tensorboard", "threadpoolctl"):
     sys.modules[extra] = None  # as if it were not installed
 
 import train_net, tools

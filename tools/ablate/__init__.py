@@ -1,1 +1,1 @@
-"""Sweeps over variants and seeds, and what may be concluded from them: plan, runner, records, stats, reports."""
+"""Train variants of an experiment with several seeds and report which differences are real."""

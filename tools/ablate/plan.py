@@ -1,4 +1,4 @@
-"""What a sweep is: named variants of one experiment, each a few keys, times seeds; validated before anything runs."""
+"""Plan a sweep: name the variants of one experiment and validate each with every seed before anything runs."""
 
 from __future__ import annotations
 
@@ -15,31 +15,32 @@ import yaml
 from configs import get_cfg
 from configs.loading import leaves
 from utils.errors import UserError
+from utils.files import atomic_write
 
 PER_RUN = ("SOLVER.SEED", "OUTPUT_DIR")
-"""Keys that a sweep sets itself and that never count as a difference between variants."""
+"""The sweep sets these keys itself; they never count as a difference between variants."""
 SWEEP = "sweep.json"
-NAME = re.compile(r"[\w.,=+-]+")
+FOLDER_NAME = re.compile(r"[\w.,=+-]+")
 NOT_IN_NAMES = re.compile(r"[^\w.+-]+")
-VALUE = re.compile(r"(?:[^,\[(]|\[[^\]]*\]|\([^)]*\))+")
-"""A value of a grid: up to the next comma outside brackets."""
+GRID_VALUE = re.compile(r"(?:[^,\[(]|\[[^\]]*\]|\([^)]*\))+")
+"""A value of a grid ends at the next comma outside brackets."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A row of the table."""
+    """A Variant is one configuration to compare with others."""
 
     name: str
     config_file: str
     opts: tuple[str, ...]
-    """KEY, VALUE, KEY, VALUE, ... as on the command line of train_net.py, without seed and folder."""
+    """Holds KEY, VALUE, KEY, VALUE, ... as on the command line of train_net.py, without PER_RUN."""
     config: Mapping[str, Any]
-    """Every key by dotted name, without those of PER_RUN."""
+    """Holds every key by its dotted name, without PER_RUN."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One variant with one seed."""
+    """A Run trains a variant with one seed."""
 
     variant: Variant
     seed: int
@@ -47,40 +48,40 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Short and unique in the sweep."""
+        """Return a name that is unique in the sweep."""
         return f"{self.variant.name}/seed{self.seed}"
 
     @property
     def argv(self) -> list[str]:
-        """The command line of train_net.py, but for --resume."""
-        own = ["SOLVER.SEED", str(self.seed), "OUTPUT_DIR", str(self.folder)]
-        return ["--config_file", self.variant.config_file, *self.variant.opts, *own]
+        """Return the arguments of train_net.py, without --resume."""
+        per_run = ["SOLVER.SEED", str(self.seed), "OUTPUT_DIR", str(self.folder)]
+        return ["--config_file", self.variant.config_file, *self.variant.opts, *per_run]
 
     @property
     def config(self) -> dict[str, Any]:
-        """Every key by dotted name, as asked for; without OUTPUT_DIR, so that a sweep may be moved."""
+        """Return every key by its dotted name, without OUTPUT_DIR, so that the folder of a sweep may be moved."""
         return {**self.variant.config, "SOLVER.SEED": self.seed}
 
     @property
     def max_epochs(self) -> int:
-        """Length of the run."""
+        """Return the number of epochs of a finished run."""
         return self.variant.config["SOLVER.MAX_EPOCHS"]
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Variants x seeds, the first of which to compare with, and where they are."""
+    """A Sweep trains every variant with every seed and compares the variants with one of them, the reference."""
 
     folder: Path
     variants: tuple[Variant, ...]
     seeds: tuple[int, ...]
     reference: str
     starts: tuple[Mapping[str, Any], ...] = ()
-    """By call of the tool that worked on it: command, commit, machine."""
+    """Tells command, commit and machine of each call of tools.ablate that worked on the sweep."""
 
     @property
     def runs(self) -> list[Run]:
-        """Seed by seed, so that a sweep that is half done has pairs to compare."""
+        """Return the runs ordered by seed, so that an unfinished sweep already has pairs to compare."""
         return [
             Run(variant, seed, self.folder / variant.name / f"seed{seed}")
             for seed in self.seeds
@@ -88,18 +89,18 @@ class Sweep:
         ]
 
     def save(self) -> None:
-        """Write sweep.json, from which the report is made."""
-        content = {"reference": self.reference, "seeds": self.seeds, "starts": self.starts}
-        content["variants"] = [asdict(variant) for variant in self.variants]
+        """Write sweep.json, from which --report_only restores the sweep."""
+        content = {name: value for name, value in asdict(self).items() if name != "folder"}
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / SWEEP).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        with atomic_write(self.folder / SWEEP) as file:
+            file.write(json.dumps(content, indent=1) + "\n")
 
 
 def load_sweep(folder: Path) -> Sweep:
-    """The sweep whose sweep.json is in `folder`.
+    """Restore the sweep that was saved in `folder`.
 
     Raises:
-        UserError: there is none.
+        UserError: the folder holds no sweep.json.
     """
     path = folder / SWEEP
     if not path.is_file():
@@ -110,7 +111,7 @@ def load_sweep(folder: Path) -> Sweep:
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The keys in which two configurations differ, with both values; seed and folder aside."""
+    """Return the keys, except PER_RUN, whose values differ between two configurations, with both values."""
     return {
         key: (first.get(key), second.get(key))
         for key in sorted(first.keys() | second.keys())
@@ -119,10 +120,10 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """'1,2,3' as numbers.
+    """Parse a list of seeds such as '1,2,3'.
 
     Raises:
-        UserError: not different whole numbers >= 0.
+        UserError: the text is not a list of distinct whole numbers >= 0.
     """
     words = text.split(",")
     if not all(word.strip().isdecimal() for word in words) or len({int(word) for word in words}) < len(words):
@@ -131,21 +132,21 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def grid_variants(grids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Every combination of 'KEY=v1,v2' as {name: {key: value}}.
+    """Return every combination of the grids 'KEY=v1,v2' as {name: {key: value}}.
 
     Raises:
-        UserError: a malformed grid, or a key in two of them.
+        UserError: a grid is malformed, or two grids name the same key.
     """
     axes: dict[str, list[str]] = {}
     for grid in grids:
         key, equals, text = grid.partition("=")
-        values = [value.strip() for value in VALUE.findall(text)]
+        values = [value.strip() for value in GRID_VALUE.findall(text)]
         if not (key and equals and values and all(values)):
             raise UserError(f"--grid is {grid!r}. Allowed: KEY=VALUE,VALUE,..., such as MODEL.SDTPS_BETA=0.1,0.25.")
         if key in axes:
             raise UserError(f"--grid names {key} twice. List all of its values in one: {key}=VALUE,VALUE,...")
         axes[key] = values
-    labels = _labels([*axes])
+    labels = _short_labels([*axes])
     variants: dict[str, dict[str, Any]] = {}
     for values in itertools.product(*axes.values()):
         words = (NOT_IN_NAMES.sub("_", value) for value in values)
@@ -156,22 +157,27 @@ def grid_variants(grids: Sequence[str]) -> dict[str, dict[str, Any]]:
     return variants
 
 
-def _labels(keys: Sequence[str]) -> list[str]:
-    """Short names of keys: without their sections and the words that all begin with; whole where that is ambiguous."""
-    last = [key.rpartition(".")[2] for key in keys]
-    if len(set(last)) < len(last):
+def _short_labels(keys: Sequence[str]) -> list[str]:
+    """Shorten keys by their section and by the words that all of them begin with, unless that makes two keys equal."""
+    names = [key.rpartition(".")[2] for key in keys]
+    if len(set(names)) < len(names):
         return list(keys)
-    words = [name.split("_") for name in last]
+    if len(names) == 1:
+        return names
+    words = [name.split("_") for name in names]
     columns = zip(*(name[:-1] for name in words), strict=False)
-    shared = sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns)) if len(keys) > 1 else 0
+    shared = sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns))
     return ["_".join(name[shared:]) for name in words]
 
 
 def read_variants(path: Path) -> tuple[dict[str, dict[str, Any]], str | None]:
-    """The variants of a YAML file, {name: {key: value, 'config_file': path}}, and the one to compare with.
+    """Read a YAML file of variants.
+
+    Returns:
+        The variants as {name: {key: value, 'config_file': path}}, and the name of the reference if the file has one.
 
     Raises:
-        UserError: no such file, or it is not `reference: NAME` and `variants: {NAME: {KEY: VALUE}}`.
+        UserError: there is no such file, or it does not hold `variants: {NAME: {KEY: VALUE}}`.
     """
     if not path.is_file():
         raise UserError(f"There is no file of variants {path}. configs/variants.yml is one to start from.")
@@ -202,55 +208,61 @@ def plan_sweep(
     seeds: Sequence[int],
     reference: str | None,
 ) -> Sweep:
-    """A sweep in which every variant with every seed is a valid configuration, and no two variants are the same.
+    """Make a sweep in which every configuration is valid and no two variants are the same.
 
     Args:
-        table: keys of each variant by name; 'config_file' replaces `config_file`.
-        opts: KEY, VALUE, ... that all variants share; a variant's own keys win.
-        reference: what the others are compared with; None takes the variant that changes nothing, else the first.
+        folder: the folder of the sweep.
+        table: the keys of each variant; 'config_file' among them replaces `config_file`.
+        opts: KEY, VALUE, ... that all variants share; the keys of a variant take precedence.
+        reference: the variant that the others are compared with; None selects the variant that equals the experiment
+            itself, or else the first one.
 
     Raises:
-        UserError: naming the variant that is at fault.
+        UserError: the message names the faulty variant.
     """
     if len(opts) % 2:
         raise UserError(f"Overrides come in pairs KEY VALUE; got {len(opts)} words: {' '.join(opts)}.")
     shared = dict(zip(opts[::2], opts[1::2], strict=True))
-    variants = []
+    variants: list[Variant] = []
     for name, keys in table.items():
-        if not NAME.fullmatch(name):
-            raise UserError(
-                f"A variant is called {name!r}, which is to be a folder. Allowed: letters, digits and ._=,+-"
-            )
-        own = {key: str(value) for key, value in keys.items() if key != "config_file"}
-        if fixed := {*own, *shared} & {*PER_RUN}:
-            raise UserError(f"{min(fixed)} is set by the sweep. Use --seeds for the seeds and --output for the folder.")
-        pairs = tuple(word for pair in {**shared, **own}.items() for word in pair)
-        file = str(keys.get("config_file", config_file))
-        variant = Variant(name, file, pairs, _validated(name, file, pairs, seeds))
-        for other in variants:
-            if not differences(other.config, variant.config):
-                raise UserError(f"The variants {other.name} and {name} are the same configuration. Remove one of them.")
-        if variants and variant.config["DATASETS.NAMES"] != variants[0].config["DATASETS.NAMES"]:
-            raise UserError(
-                f"The variant {name} is on {variant.config['DATASETS.NAMES']} and {variants[0].name} on "
-                f"{variants[0].config['DATASETS.NAMES']}: figures of two data sets cannot be compared. Make two sweeps."
-            )
+        variant = _make_variant(name, keys, config_file, shared, seeds)
+        _check_comparable(variant, variants)
         variants.append(variant)
     names = [variant.name for variant in variants]
     if reference is None:
-        base = leaves(get_cfg(config_file, opts))
-        same = [variant.name for variant in variants if not differences(base, variant.config)]
+        experiment = leaves(get_cfg(config_file, opts))
+        same = [variant.name for variant in variants if not differences(experiment, variant.config)]
         reference = (same or names)[0]
     if reference not in names:
         raise UserError(f"The reference is {reference!r}, which is no variant. Allowed: {', '.join(names)}.")
     return Sweep(folder, tuple(variants), tuple(seeds), reference)
 
 
-def _validated(name: str, config_file: str, opts: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
-    """The configuration of a variant, valid with every seed."""
-    for seed in seeds:
-        try:
-            cfg = get_cfg(config_file, [*opts, "SOLVER.SEED", seed])
-        except UserError as error:
-            raise UserError(f"Variant {name}: {error}") from error
-    return {key: value for key, value in leaves(cfg).items() if key not in PER_RUN}
+def _make_variant(
+    name: str, keys: Mapping[str, Any], config_file: str, shared: Mapping[str, str], seeds: Sequence[int]
+) -> Variant:
+    if not FOLDER_NAME.fullmatch(name):
+        raise UserError(f"A variant is called {name!r}, which is to be a folder. Allowed: letters, digits and ._=,+-")
+    values = {**shared, **{key: str(value) for key, value in keys.items() if key != "config_file"}}
+    if fixed := values.keys() & {*PER_RUN}:
+        raise UserError(f"{min(fixed)} is set by the sweep. Use --seeds for the seeds and --output for the folder.")
+    file, opts = str(keys.get("config_file", config_file)), tuple(itertools.chain.from_iterable(values.items()))
+    try:
+        cfgs = [get_cfg(file, [*opts, "SOLVER.SEED", seed]) for seed in seeds]
+    except UserError as error:
+        raise UserError(f"Variant {name}: {error}") from error
+    return Variant(name, file, opts, {key: value for key, value in leaves(cfgs[0]).items() if key not in PER_RUN})
+
+
+def _check_comparable(variant: Variant, others: Sequence[Variant]) -> None:
+    for other in others:
+        if not differences(other.config, variant.config):
+            raise UserError(
+                f"The variants {other.name} and {variant.name} are the same configuration. Remove one of them."
+            )
+        ours, theirs = variant.config["DATASETS.NAMES"], other.config["DATASETS.NAMES"]
+        if ours != theirs:
+            raise UserError(
+                f"The variant {variant.name} uses {ours} and {other.name} uses {theirs}: metrics on two data sets "
+                "cannot be compared. Make two sweeps."
+            )

@@ -1,4 +1,4 @@
-"""The runs of a sweep as jobs of a cluster, through submitit (optional)."""
+"""Submit the runs of a sweep as jobs of a cluster, through submitit (optional)."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from configs.compat import literal
 from tools.ablate.plan import Run
 from tools.ablate.process import RunProcess
 from tools.ablate.records import is_finished
-from tools.ablate.runner import Progress, threads_per_job
+from tools.ablate.runner import Progress, threads_per_job, unfinished
 from utils.errors import UserError
 from utils.extras import import_extra
 from utils.provenance import ROOT
 
 logger = logging.getLogger(__name__)
 
-POLL_SECONDS = {"slurm": 10.0, "local": 1.0}
+POLL_SECONDS = 1.0
 
 
 class Job:
-    """What a job does: bring one run to its end. Called, and where need be checkpointed, by submitit."""
+    """A Job trains one run; submitit calls it, and `checkpoint` before the job is preempted or times out."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self._process: RunProcess | None = None
 
     def __call__(self) -> None:
-        """Run in the job; does nothing when the run is finished by now or in the hands of another job."""
+        """Train the run, unless it is finished by now or another job is working on it."""
         if not is_finished(self.run):
             self._process = RunProcess.start(self.run, device=None, threads=threads_per_job(1))
         if self._process is not None:
             self._process.wait()
 
     def checkpoint(self) -> Any:
-        """Before the job is preempted or runs out of time: save, and queue the rest."""
+        """Let the run save, and queue the rest of it."""
         from submitit.helpers import DelayedSubmission
 
         if self._process is not None:
@@ -52,9 +52,9 @@ def submit_all(runs: Sequence[Run], *, cluster: str, folder: Path, settings: Seq
 
     Args:
         cluster: 'slurm', or 'local' for processes on this machine.
-        folder: where submitit writes, on a disk that the jobs see.
+        folder: the folder that submitit writes into, on a disk that the jobs see.
         settings: 'NAME=VALUE' of submitit's AutoExecutor, such as slurm_partition=gpu or timeout_min=600.
-        jobs: how many Slurm may run at the same time; None leaves it to the cluster.
+        jobs: the number of jobs that Slurm may run at the same time; None leaves it to the cluster.
 
     Raises:
         UserError: submitit is not installed, there is no such cluster, or it refuses a setting.
@@ -68,8 +68,7 @@ def submit_all(runs: Sequence[Run], *, cluster: str, folder: Path, settings: Seq
         if not equals:
             raise UserError(f"--submit_set is {setting!r}. Allowed: NAME=VALUE, such as slurm_partition=gpu.")
         parameters[name] = literal(value)
-    pending = [run for run in runs if not is_finished(run)]
-    logger.info("%d runs, %d of them finished; the others go to %s.", len(runs), len(runs) - len(pending), cluster)
+    pending = unfinished(runs)
     if not pending:
         return
     # The jobs unpickle `Job` by its name.
@@ -81,13 +80,11 @@ def submit_all(runs: Sequence[Run], *, cluster: str, folder: Path, settings: Seq
             submitted = [executor.submit(Job(run)) for run in pending]
     except (RuntimeError, TypeError, NameError, submitit.core.utils.FailedJobError) as error:
         raise UserError(f"submitit could not submit to {cluster}: {error}") from error
-    logger.info("%d jobs submitted; their own logs are in %s.", len(submitted), folder)
-    progress = Progress(runs)
+    logger.info("%d jobs submitted; their logs are in %s.", len(submitted), folder)
     try:
-        while not all(job.done() for job in submitted):
-            time.sleep(POLL_SECONDS[cluster])
-            progress.update(pending, f"{sum(job.done() for job in submitted)} of {len(submitted)} jobs ended")
+        with Progress(runs) as progress:
+            while (ended := sum(job.done() for job in submitted)) < len(submitted):
+                time.sleep(POLL_SECONDS)
+                progress.look_at(pending, f"{ended} of {len(submitted)} jobs ended")
     except KeyboardInterrupt:
         logger.info("The jobs go on. --report_only shows how far they are; the same command waits for them again.")
-    finally:
-        progress.close()

@@ -1,1 +1,1 @@
-"""What tools.benchmark measures, a module per subject, beside the way the peers do it (`peers`)."""
+"""Measure every part of a run side by side with a reference implementation, one module per subject."""

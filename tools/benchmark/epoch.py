@@ -1,58 +1,59 @@
-"""A whole epoch: training, evaluation of every feature, saving."""
+"""A whole epoch: training, evaluation of every descriptor, saving."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 
 from engine.train import Trainer
-from tools.benchmark.build import Bench, Sizes
+from tools.benchmark.build import Bench
 from tools.benchmark.reference import ranking, training
-from tools.benchmark.timing import Row, StepClock, Timing, time_row
+from tools.benchmark.stages import training_block
+from tools.benchmark.timing import Row, Timing, now, timing_row
 
 PARTS = ("train", "evaluate", "save")
 
 
-class PeersEpoch:
-    """Train from JPEGs, then for each feature one pass over queries and gallery, distances and the loop, then save."""
+class ReferenceEpoch:
+    """An epoch of the reference: train from JPEGs, evaluate in one pass for each descriptor, save the weights."""
 
     def __init__(self, bench: Bench, like: Trainer) -> None:
         self.bench = bench
-        self.trainer = bench.make_peers_trainer(like)
-        self.train_loader = bench.make_peers_loader(like)
-        self.eval_loader = bench.make_peers_eval_loader(like)
+        self.trainer = bench.make_reference_trainer(like)
+        self.train_loader = bench.make_reference_loader(like)
+        self.eval_loader = bench.make_reference_eval_loader(like)
+        self.scores: dict[str, float] = {}
+        """mAP by descriptor after the last epoch."""
 
     def __call__(self) -> dict[str, float]:
-        """Seconds by part."""
-        clock = StepClock(self.bench.device)
+        """Run the epoch and return the seconds of each part."""
+        marks = [now(self.bench.device)]
         for images, pid, camera in self.train_loader:
             self.trainer.step(images, pid, camera)
-        clock.mark("train")
-        self.scores = {pattern: self._score(pattern) for pattern in self.trainer.model.descriptor_names}
-        clock.mark("evaluate")
-        torch.save(self.trainer.model.state_dict(), self.bench.folder / "peers.pth")
-        clock.mark("save")
-        return clock.seconds()
+        marks.append(now(self.bench.device))
+        self.scores = {name: self._score(name) for name in self.trainer.model.descriptor_names}
+        marks.append(now(self.bench.device))
+        torch.save(self.trainer.model.state_dict(), self.bench.folder / "reference.pth")
+        return _seconds([*marks, now(self.bench.device)])
 
-    def _score(self, pattern: str) -> float:
-        """mAP of one feature."""
-        split, number = self.bench.data.test, len(self.bench.data.test.query)
-        features = training.encode(self.trainer.model, self.eval_loader, pattern, self.bench.device).numpy()
-        distance = ranking.squared_distances(features[:number], features[number:])
-        labels = (labels[of] for of in (split.query, split.gallery) for labels in (split.pids, split.groups))
+    def _score(self, descriptor: str) -> float:
+        split = self.bench.data.test
+        features = training.encode(self.trainer.model, self.eval_loader, descriptor, self.bench.device).numpy()
+        distance = ranking.squared_distances(*(features[: len(split.query)], features[len(split.query) :]))
+        labels = (values[rows] for rows in (split.query, split.gallery) for values in (split.pids, split.groups))
         return ranking.evaluate(distance, *labels)[0]
 
 
 def run_ours(trainer: Trainer) -> dict[str, float]:
-    """Seconds of `Trainer.fit` of one epoch, by part: what comes after the evaluation is the saving."""
-    clock = StepClock(trainer.device)
-    evaluate = trainer.evaluate
+    """Run `Trainer.fit` for one epoch and return the seconds of each part; what follows the evaluation is saving."""
+    marks, evaluate = [now(trainer.device)], trainer.evaluate
 
     def timed_evaluate(model: torch.nn.Module) -> dict:
-        clock.mark("train")
+        marks.append(now(trainer.device))
         record = evaluate(model)
-        clock.mark("evaluate")
+        marks.append(now(trainer.device))
         return record
 
     trainer.evaluate = timed_evaluate
@@ -60,37 +61,35 @@ def run_ours(trainer: Trainer) -> dict[str, float]:
         trainer.fit()
     finally:
         trainer.evaluate = evaluate
-    clock.mark("save")
-    return clock.seconds()
+    return _seconds([*marks, now(trainer.device)])
 
 
-def measure_epoch(bench: Bench, sizes: Sizes, *, early: bool = False) -> Iterator[Row]:
-    """Epochs in turn; what is made once (store, loaders, workers) is made before.
+def _seconds(marks: list[float]) -> dict[str, float]:
+    """Return the seconds of each part, between four marks, and of the whole."""
+    parts = {part: end - start for part, (start, end) in zip(PARTS, pairwise(marks), strict=True)}
+    return parts | {"whole": marks[-1] - marks[0]}
 
-    Ours is in bfloat16, the peers' in float32, on a card trained in float16.
-    Ours saves the optimiser's state, too, and the best model beside the last one; the peers' saves weights alone.
-    With `early`, a model of ours that selects inside the backbone is measured beside the same peers, who cannot.
+
+def measure_epoch(bench: Bench) -> Iterator[Row]:
+    """Compare epochs of two models of ours, one with the selection inside the backbone, with the reference.
+
+    Stores, loaders and worker processes are made before. Ours trains in bfloat16, and the reference in float32, or in
+    float16 on CUDA. Ours saves the last model with the optimiser's state and the best one; the reference saves weights.
     """
-    trainers = {"": bench.make_trainer("bf16")}
-    if early:
-        trainers[f", SDTPS after block {sizes.early_block}"] = bench.selecting_after(sizes.early_block).make_trainer(
-            "bf16"
-        )
-    peers = PeersEpoch(bench, trainers[""])
-    seconds: dict[str, list[dict[str, float]]] = {way: [] for way in (*trainers, "peers")}
-    for repetition in range(sizes.epoch_repeats + 1):
+    last = bench.make_trainer("bf16", in_process=False)
+    block = training_block(last.state.model.backbone.num_blocks)
+    inside = bench.selecting_after(block).make_trainer("bf16", in_process=False)
+    trainers = {"": last, f", selection after block {block}": inside}
+    reference = ReferenceEpoch(bench, last)
+    seconds: dict[str, list[dict[str, float]]] = {way: [] for way in (*trainers, "reference")}
+    for _ in range(1 + bench.sizes.epoch_repeats):
         for way, trainer in trainers.items():
             trainer.state.epoch, trainer.state.step, trainer.state.best = 0, 0, {}
             seconds[way].append(run_ours(trainer))
-        seconds["peers"].append(peers())
-        if not repetition:  # the first one warms up
-            for of_way in seconds.values():
-                of_way.clear()
-    title = f"{bench.cfg.MODEL.TRANSFORMER_TYPE}, bf16, {len(bench.data.train)} triplets"
+        seconds["reference"].append(reference())
+    title = f"{bench.cfg.MODEL.TRANSFORMER_TYPE}, bf16, {len(bench.data.train)} samples"
     for way in trainers:
         for part in (*PARTS, "whole"):
-            ours, theirs = (
-                Timing(tuple(sum(of.values()) if part == "whole" else of[part] for of in seconds[side]))
-                for side in (way, "peers")
-            )
-            yield time_row("epoch", f"{part}, {title}{way}", ours, theirs)
+            # The first epoch warms up.
+            ours, theirs = (Timing(tuple(one[part] for one in seconds[side][1:])) for side in (way, "reference"))
+            yield timing_row(f"{part}, {title}{way}", ours, theirs)

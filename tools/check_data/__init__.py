@@ -1,1 +1,1 @@
-"""Look a data set over before training on it."""
+"""Check a data set before training on it."""

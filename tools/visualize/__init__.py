@@ -1,1 +1,1 @@
-"""The pictures of tools.visualize, one file each."""
+"""Draw pictures of a checkpoint, one module per picture."""

@@ -14,77 +14,74 @@ import torch
 from torch import Tensor, nn
 
 from data.sample import MODALITIES
-from tools.visualize.gallery import Scene
 from tools.visualize.sheet import Sheet, cell_size, grey_ground, outline, show_image, show_map
 from tools.visualize.style import LEAST_PEAK, WEIGHT_MAP, Picture, save
+from tools.visualize.subject import Subject
 from utils.errors import UserError
 
 CELL, GAP, LEFT, TOP, BOTTOM = 2.1, 0.12, 0.5, 0.85, 0.55  # inches
 OPACITY = 0.85
-"""Of the patch that gets most; the others are the fainter the less they get."""
+"""The opacity of the patch that gets most attention; the others are fainter the less they get."""
 CAPTION = (
-    "How much of its attention {who} gives to each patch, as a multiple of an even share, the mean over the heads. "
-    "Last: in {block}. Rollout: followed through all blocks up to it, the residual connection counted as half "
-    "(Abnar and Zuidema, ACL 2020)."
+    "How much attention {who} gives to each patch, as a multiple of an even share, averaged over the heads. Middle: in "
+    "{block}. Rollout: followed through all blocks up to it, with the residual connection counted as half (Abnar and "
+    "Zuidema, ACL 2020)."
 )
 
 
-def draw_attention(scene: Scene, index: int, folder: Path, *, dpi: int) -> Picture:
-    """The picture of sample `index`."""
+def draw_attention(subject: Subject, index: int, folder: Path, *, dpi: int) -> Picture:
+    """Draw the picture of sample `index`."""
     from matplotlib.colors import PowerNorm
 
-    backbone = scene.model.backbone
+    backbone = subject.model.backbone
     with recorded_attention(backbone.vit) as recorded:
-        scene.output(index)
+        subject.output(index)
     length = backbone.num_prefix_tokens + backbone.num_patches
-    # A backbone that slims its tokens on the way has maps of all patches only up to there.
+    # With a selection inside the backbone, only the blocks before it have maps of all patches.
     maps = [attention for attention in recorded if attention.shape[-1] == length]
+    block = f"block {len(maps)} of {len(recorded)}"
     options = {"num_prefix": backbone.num_prefix_tokens, "has_class_token": backbone.has_class_token}
     columns = {
-        "last": patch_attention(maps[-1], **options).cpu(),
+        block: patch_attention(maps[-1], **options).cpu(),
         "rollout": patch_attention(rollout(maps), **options).cpu(),
     }
 
-    sample, pixels, mask = scene.split.samples[index], scene.pixels(index), scene.mask(index)
-    width, height = cell_size(scene.display_hw, CELL)
+    sample, pixels, mask = subject.split.samples[index], subject.pixels(index), subject.mask(index)
+    width, height = cell_size(subject.display_hw, CELL)
     x = [LEFT + column * (width + GAP) for column in range(3)]
-    sheet = Sheet(max(x[-1] + width + 0.2, 4.2), TOP + len(MODALITIES) * (height + GAP) + BOTTOM)
-    block = f"block {len(maps)} of {len(recorded)}"
-    who = "the class token" if backbone.has_class_token else "the mean patch"
+    y = [TOP + m * (height + GAP) for m in range(len(MODALITIES))]
+    bottom = y[-1] + height + GAP
+    sheet = Sheet(max(x[-1] + width + 0.2, 4.2), bottom + BOTTOM)
+    who = "the class token" if backbone.has_class_token else "the average patch"
     sheet.title(LEFT, 0.12, f"Attention on {sample.name}", f"id {sample.pid}, camera {sample.camera + 1}; of {who}")
+    for left, name in zip(x, ("image", *columns), strict=True):
+        sheet.text(left, TOP - 0.07, name, va="baseline", fontweight="bold")
+    for top, name, image in zip(y, MODALITIES, pixels, strict=True):
+        sheet.row_label(LEFT, top + height / 2, name)
+        for left in x if image is None else x[:1]:
+            show_image(sheet.axes(left, top, width, height), image)
     shown = [m for m, image in enumerate(pixels) if image is not None]
-    for m, name in enumerate(MODALITIES):
-        y = TOP + m * (height + GAP)
-        sheet.row_label(LEFT, y + height / 2, name)
-        show_image(sheet.axes(x[0], y, width, height), pixels[m])
-    sheet.text(x[0], TOP - 0.07, "image", va="baseline", fontweight="bold")
-    for left, (name, values) in zip(x[1:], columns.items(), strict=True):
+    for left, values in zip(x[1:], columns.values(), strict=True):
         peak = max(LEAST_PEAK, float(values[shown].max()))
-        for m, image in enumerate(pixels):
-            axes = sheet.axes(left, TOP + m * (height + GAP), width, height)
-            if image is None:
-                show_image(axes, None)
-                continue
-            show_image(axes, grey_ground(image))
+        norm = PowerNorm(0.5, 0, peak)  # a few patches get much more than the rest
+        for m in shown:
+            axes = sheet.axes(left, y[m], width, height)
+            show_image(axes, grey_ground(pixels[m]))
             share = values[m].numpy()
             opacity = OPACITY * np.sqrt(share / peak).reshape(backbone.grid)
-            norm = PowerNorm(0.5, 0, peak)  # a few patches get much more than the rest
-            drawn = show_map(axes, share, backbone.grid, scene.display_hw, WEIGHT_MAP, norm=norm, alpha=opacity)
+            drawn = show_map(axes, share, backbone.grid, subject.display_hw, WEIGHT_MAP, norm=norm, alpha=opacity)
             outline(axes, mask)
-        title = block if name == "last" else "rollout"
-        sheet.text(left, TOP - 0.07, title, va="baseline", fontweight="bold")
-        bottom = TOP + len(MODALITIES) * (height + GAP) + 0.02
-        sheet.colour_bar(drawn, left, bottom, width - GAP, "x an even share")
+        sheet.colour_bar(drawn, left, bottom + 0.02, width - GAP, "x an even share")
     path = save(sheet.figure, folder / f"attention_{index}_{Path(sample.name).stem}.png", dpi=dpi)
     return Picture(path, f"Attention on {sample.name}", CAPTION.format(who=who, block=block))
 
 
 @contextmanager
 def recorded_attention(vit: nn.Module) -> Iterator[list[Tensor]]:
-    """Within it, a forward pass of `vit` appends each block's attention (B, L, L), the mean over its heads, float32.
+    """Append the attention (B, L, L) of each block, averaged over its heads, in every forward pass of `vit` within.
 
-    timm's fused attention never has the matrix; it is turned off meanwhile, and the matrix is then what the block's
-    attention dropout takes.
+    timm's fused attention never holds the matrix, so it is switched off meanwhile; the matrix is then the input of the
+    block's attention dropout. The maps are float32.
 
     Raises:
         UserError: the blocks are of another kind.
@@ -113,7 +110,7 @@ def recorded_attention(vit: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def rollout(maps: Sequence[Tensor]) -> Tensor:
-    """Attention followed through blocks, first to last: the product of (A + I) / 2 (Abnar & Zuidema, eq. 1-2).
+    """Follow attention through blocks, first to last: the product of (A + I) / 2 (Abnar & Zuidema, eq. 1-2).
 
     Args:
         maps: attention (B, L, L) of each block; rows sum to 1.
@@ -125,9 +122,9 @@ def rollout(maps: Sequence[Tensor]) -> Tensor:
 
 
 def patch_attention(attention: Tensor, *, num_prefix: int, has_class_token: bool) -> Tensor:
-    """What the class token, the first, gives to the patches: (B, L, L) to (B, N), 1 for an even share.
+    """Reduce attention (B, L, L) to what the class token gives to each patch: (B, N), 1 for an even share.
 
-    Without a class token it is the mean over the patches, as the model's global is. What goes to prefix tokens is left
+    Without a class token it is the mean over the patches, as the model's global is. Attention to prefix tokens is left
     out of the sum.
     """
     rows = attention[:, 0] if has_class_token else attention[:, num_prefix:].mean(dim=1)

@@ -1,9 +1,6 @@
-"""From configuration and checkpoint to what is drawn: the only file of this package that knows the keys."""
+"""From configuration and checkpoint to what is drawn: the only file of this package that reads keys."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from pathlib import Path
 
 from yacs.config import CfgNode
 
@@ -11,34 +8,27 @@ from data.build import build_data
 from engine.build import build_evaluator, find_weights, load_model
 from engine.checkpoint import load_checkpoint
 from engine.precision import resolve_device
-from tools.visualize.gallery import Scene
+from tools.visualize.subject import Subject
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where a scene came from, for the page."""
-
-    weights: Path
-    epoch: int | None
-    data_set: str
-    backbone: str
-
-
-def build_scene(cfg: CfgNode, weights: str = "") -> tuple[Scene, Source]:
-    """The model of a checkpoint and the test set it is looked at with.
+def build_subject(cfg: CfgNode, weights: str = "") -> Subject:
+    """Load the model of a checkpoint and the test set.
 
     Args:
         cfg: from `configs.get_cfg`.
-        weights: the checkpoint; '' takes TEST.WEIGHT, else OUTPUT_DIR/best.pth.
+        weights: the checkpoint; '' is TEST.WEIGHT, or else OUTPUT_DIR/best.pth.
 
     Raises:
-        UserError: there is no such checkpoint, it is of another model, or the data set is missing.
+        UserError: the checkpoint is missing or belongs to another model, or the data set is missing.
     """
     device = resolve_device(cfg.MODEL.DEVICE)
     path = find_weights(cfg, weights)
     content = load_checkpoint(path)
     data = build_data(cfg)
     model = load_model(cfg, data, content, str(path)).to(device)
-    evaluator = build_evaluator(cfg, data.test, model, device)
-    scene = Scene(model, evaluator, evaluator.loader.dataset.__getitems__, tuple(cfg.INPUT.SIZE_TRAIN))
-    return scene, Source(path, content.get("epoch"), cfg.DATASETS.NAMES, cfg.MODEL.TRANSFORMER_TYPE)
+    facts = {
+        "data set": f"{cfg.DATASETS.NAMES}, {len(data.test.query)} queries, {len(data.test.gallery)} gallery images",
+        "backbone": cfg.MODEL.TRANSFORMER_TYPE,
+        "checkpoint": f"{path}, epoch {content['epoch']}" if "epoch" in content else str(path),
+    }
+    return Subject(model, build_evaluator(cfg, data.test, model, device), tuple(cfg.INPUT.SIZE_TRAIN), facts)

@@ -1,4 +1,4 @@
-"""Losses, scores, learning rates and what else the records of one or several runs hold, over the epochs."""
+"""Losses, scores, learning rates and the other metrics of one run or several, over the epochs."""
 
 from __future__ import annotations
 
@@ -14,76 +14,73 @@ from utils.errors import UserError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Series = dict[str, dict[str, list[tuple[int, float]]]]
-"""By panel and by name within it: (epoch, value) pairs."""
+Lines = dict[str, list[tuple[int, float]]]
+"""(epoch, value) pairs by name."""
 
-FIGURES = {"mAP": "mAP (%)", "R1": "Rank-1 (%)"}
-"""Those of an evaluation that are drawn, and the titles of their panels."""
+SCORES = {"mAP": "mAP (%)", "R1": "Rank-1 (%)"}
+"""The metrics of an evaluation that are drawn, and the titles of their panels."""
+FIRST = ("total loss", "id loss", "triplet loss", *SCORES.values(), "learning rate")
+"""The panels that come before all others."""
 COLUMNS, PANEL = 3, (3.6, 2.4)  # inches
-CAPTION_ONE = "From metrics.jsonl, a line per quantity."
-CAPTION_MANY = "From metrics.jsonl: a colour per run, a kind of line per quantity where a panel has several."
+CAPTION_ONE = "From metrics.jsonl, with a line per quantity."
+CAPTION_MANY = "From metrics.jsonl, with a colour per run and a dash pattern per quantity where a panel has several."
 
 
 def draw_curves(folders: Sequence[Path], folder: Path, *, dpi: int) -> Picture:
-    """The picture of the runs in `folders`.
+    """Draw the picture of the runs in `folders`.
 
     Raises:
         UserError: one of them has no metrics.jsonl, or an empty one.
     """
-    runs = {name: read_series(path) for name, path in zip(short_names(folders), folders, strict=True)}
-    panels = list(dict.fromkeys(panel for series in runs.values() for panel in series))
-    rows = math.ceil(len(panels) / COLUMNS)
-    several = len(runs) > 1
+    runs = {name: read_panels(path) for name, path in zip(short_names(folders), folders, strict=True)}
+    panels = list(dict.fromkeys(panel for run in runs.values() for panel in run))
+    rows, several = math.ceil(len(panels) / COLUMNS), len(runs) > 1
     figure = new_figure(COLUMNS * PANEL[0], rows * PANEL[1] + (0.5 if several else 0.3), layout="constrained")
-    axes_of = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
-    for axes, panel in zip(axes_of, panels, strict=False):
-        _draw_panel(axes, panel, {name: series.get(panel, {}) for name, series in runs.items()})
-    for axes in axes_of[len(panels) :]:
+    grid = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
+    for axes, panel in zip(grid, panels, strict=False):
+        _draw_panel(axes, panel, [run.get(panel, {}) for run in runs.values()])
+    for axes in grid[len(panels) :]:
         axes.remove()
     if several:
-        from matplotlib.lines import Line2D
-
-        handles = [Line2D([], [], color=_colour(i), linewidth=2, label=name) for i, name in enumerate(runs)]
-        figure.legend(handles=handles, loc="outside upper left", ncols=4, fontsize=8)
+        styles = {name: {"color": _colour(i), "linewidth": 2} for i, name in enumerate(runs)}
+        figure.legend(handles=_handles(styles), loc="outside upper left", ncols=4, fontsize=8)
     else:
         figure.suptitle(f"Training of {next(iter(runs))}", x=0.01, ha="left", fontsize=11, fontweight="bold")
     path = save(figure, folder / "curves.png", dpi=dpi)
     return Picture(path, "Curves", CAPTION_MANY if several else CAPTION_ONE)
 
 
-def read_series(run: Path) -> Series:
-    """The curves of the run in folder `run`.
+def read_panels(run: Path) -> dict[str, Lines]:
+    """Read the curves of the run in folder `run`, by panel.
 
     Raises:
         UserError: it has no metrics.jsonl, or an empty one.
     """
-    series = gather(read_records(run / METRICS))
-    if not series:
+    panels = gather(read_records(run / METRICS))
+    if not panels:
         raise UserError(f"There are no records in {run / METRICS}. Give the OUTPUT_DIR of a run by --run.")
-    return series
+    return panels
 
 
-def gather(records: Iterable[Mapping[str, Any]]) -> Series:
-    """Sort the numbers of metrics.jsonl's records into panels."""
-    series: Series = {}
+def gather(records: Iterable[Mapping[str, Any]]) -> dict[str, Lines]:
+    """Sort the numbers in the records of metrics.jsonl into panels."""
+    panels: dict[str, Lines] = {}
     for record in records:
         for panel, name, value in _values(record):
             if math.isfinite(value):
-                series.setdefault(panel, {}).setdefault(name, []).append((record["epoch"], value))
-    order = [*(f"{kind} loss" for kind in ("total", "id", "triplet")), *FIGURES.values(), "learning rate"]
-    return {
-        panel: series[panel] for panel in sorted(series, key=lambda p: order.index(p) if p in order else len(order))
-    }
+                panels.setdefault(panel, {}).setdefault(name, []).append((record["epoch"], value))
+    order = [*(panel for panel in FIRST if panel in panels), *(panel for panel in panels if panel not in FIRST)]
+    return {panel: panels[panel] for panel in order}
 
 
 def _values(record: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
-    """Panel, name and value of each number in a record that is drawn."""
+    """Yield panel, name and value of each number in a record that is drawn."""
     for name, value in record.get("losses", {}).items():
         kind, _, head = name.rpartition("/")
         yield (f"{kind} loss", head, value) if kind else (f"{name} loss", name, value)
-    for pattern, scores in record.get("eval", {}).items():
-        for figure, panel in FIGURES.items():
-            yield panel, pattern, scores[figure]
+    for descriptor, metrics in record.get("eval", {}).items():
+        for metric, panel in SCORES.items():
+            yield panel, descriptor, metrics[metric]
     for group, rate in record.get("lr", {}).items():
         yield "learning rate", group, rate
     for name, value in record.get("selection", {}).items():
@@ -93,7 +90,7 @@ def _values(record: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:
-    """The last part of each folder's path, and as many before it as are needed to tell them apart.
+    """Name each folder by the last parts of its path, with the fewest parts that tell all of them apart.
 
     Raises:
         UserError: a folder is given twice.
@@ -107,18 +104,15 @@ def short_names(folders: Sequence[Path]) -> list[str]:
     return ["/".join(part[-depth:]) for part in parts]
 
 
-def _draw_panel(axes: Axes, panel: str, runs: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]) -> None:
-    names = list(dict.fromkeys(name for lines in runs.values() for name in lines))
+def _draw_panel(axes: Axes, panel: str, runs: Sequence[Lines]) -> None:
+    """Draw the lines of all runs, coloured by run, or by name if there is one run."""
+    names = list(dict.fromkeys(name for lines in runs for name in lines))
     several = len(runs) > 1
-    for i, lines in enumerate(runs.values()):
-        for j, name in enumerate(names):
-            if name not in lines:
-                continue
-            epochs, values = zip(*lines[name], strict=True)
-            axes.plot(
-                epochs, values, color=_colour(i if several else j), linewidth=1.4,
-                dashes=DASHES[j % len(DASHES)], marker="o" if len(epochs) < 12 else "", markersize=2.5,
-            )  # fmt: skip
+    for i, lines in enumerate(runs):
+        for name, points in lines.items():
+            j = names.index(name)
+            style = {"color": _colour(i if several else j), "dashes": DASHES[j % len(DASHES)], "linewidth": 1.4}
+            axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 12 else "", markersize=2.5, **style)
     axes.set_title(panel)
     axes.grid(True)
     axes.set_axisbelow(True)
@@ -127,14 +121,18 @@ def _draw_panel(axes: Axes, panel: str, runs: Mapping[str, Mapping[str, Sequence
     if panel == "learning rate":
         axes.set_yscale("log")
     if len(names) > 1:
-        from matplotlib.lines import Line2D
+        styles = {
+            name: {"color": INK if several else _colour(j), "dashes": DASHES[j % len(DASHES)]}
+            for j, name in enumerate(names)
+        }
+        axes.legend(handles=_handles(styles), handlelength=3)
 
-        styles = [
-            {"color": INK if several else _colour(j), "dashes": DASHES[j % len(DASHES)]} for j in range(len(names))
-        ]
-        axes.legend(
-            handles=[Line2D([], [], label=n, **style) for n, style in zip(names, styles, strict=True)], handlelength=3
-        )
+
+def _handles(styles: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+    """Make the lines of a legend."""
+    from matplotlib.lines import Line2D
+
+    return [Line2D([], [], label=name, **style) for name, style in styles.items()]
 
 
 def _colour(i: int) -> str:

@@ -1,4 +1,4 @@
-"""A sheet with everything placed in inches from its top left corner, and images and maps of patches to put on it.
+"""A sheet on which everything is placed in inches from its top left corner, and images and maps of patches for it.
 
 Shapes: H, W pixels of an image, h, w the grid of patches, N = h w.
 """
@@ -16,40 +16,40 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 DIMMED = 0.22
-"""How much of a dropped patch's contrast is left."""
+"""The share of its contrast that a dropped patch keeps."""
 GROUND = 0.7
-"""How much of its brightness an image under a map has left."""
+"""The share of its brightness that an image under a map keeps."""
 
 
 class Sheet:
-    """A figure of `width` x `height` inches."""
+    """A matplotlib figure of `width` x `height` inches."""
 
     def __init__(self, width: float, height: float) -> None:
         self.width, self.height = width, height
         self.figure = new_figure(width, height)
 
     def axes(self, x: float, y: float, width: float, height: float) -> Axes:
-        """Axes without ticks and frame in the box whose top left corner is (x, y)."""
+        """Make axes without ticks and frame in the box whose top left corner is (x, y)."""
         axes = self.figure.add_axes(self._box(x, y, width, height))
         axes.set_axis_off()
         return axes
 
     def text(self, x: float, y: float, text: str, **options: Any) -> None:
-        """`text` whose anchor, top left unless `ha` and `va` say otherwise, is (x, y)."""
+        """Write `text` with its anchor at (x, y); the anchor is top left unless `ha` and `va` say otherwise."""
         style = {"ha": "left", "va": "top", "color": INK, "linespacing": 1.3} | options
         self.figure.text(x / self.width, 1 - y / self.height, text, **style)
 
     def title(self, x: float, y: float, title: str, subtitle: str) -> None:
-        """A headline and a line of explanation under it, 0.45 inches in all."""
+        """Write a headline and a line of explanation under it, 0.45 inches in all."""
         self.text(x, y, title, fontsize=11, fontweight="bold")
         self.text(x, y + 0.23, subtitle, fontsize=8, color=FAINT)
 
     def row_label(self, x: float, y: float, text: str) -> None:
-        """The name of a row, upright, in the middle of its height `y` and left of `x`."""
+        """Write the name of a row upright, left of `x` and centred at height `y`."""
         self.text(x - 0.12, y, text, ha="right", va="center", rotation=90, fontsize=10, fontweight="bold")
 
     def frame(self, x: float, y: float, width: float, height: float, colour: str, *, dashed: bool = False) -> None:
-        """A frame around a box."""
+        """Draw a frame around a box."""
         from matplotlib.patches import Rectangle
 
         box = self._box(x, y, width, height)
@@ -61,7 +61,7 @@ class Sheet:
         )  # fmt: skip
 
     def colour_bar(self, mappable: Any, x: float, y: float, width: float, label: str) -> None:
-        """A flat horizontal colour bar with its label below, 0.45 inches in all."""
+        """Draw a flat horizontal colour bar with its label below, 0.45 inches in all."""
         from matplotlib.cm import ScalarMappable
 
         bar_axes = self.figure.add_axes(self._box(x, y, width, 0.09))
@@ -78,13 +78,13 @@ class Sheet:
 
 
 def cell_size(size_hw: tuple[int, int], longer: float) -> tuple[float, float]:
-    """Width and height in inches of an image whose longer side takes `longer`."""
+    """Compute width and height in inches of an image whose longer side takes `longer`."""
     scale = longer / max(size_hw)
     return size_hw[1] * scale, size_hw[0] * scale
 
 
 def show_image(axes: Axes, image: np.ndarray | None) -> None:
-    """An image (H, W, 3) uint8 over the whole of `axes`; None, an absent modality, is an empty frame that says so."""
+    """Show an image (H, W, 3) uint8 on the whole of `axes`, or for None, an absent modality, a frame that says so."""
     if image is not None:
         axes.imshow(image, aspect="auto", interpolation="lanczos")
         return
@@ -98,7 +98,7 @@ def show_image(axes: Axes, image: np.ndarray | None) -> None:
 def show_map(
     axes: Axes, values: np.ndarray, grid: tuple[int, int], size_hw: tuple[int, int], cmap: str, **options: Any
 ) -> Any:
-    """Values (N,) by patch, nan left blank, as a map over an image of `size_hw`; what a colour bar takes."""
+    """Show values (N,) by patch on an image of `size_hw`, nan left blank; returns what `Sheet.colour_bar` takes."""
     from matplotlib import colormaps
 
     height, width = size_hw
@@ -109,33 +109,33 @@ def show_map(
 
 
 def outline(axes: Axes, mask: np.ndarray | None) -> None:
-    """The contour of `mask` (H, W) in [0, 1], white on dark so that it shows on any ground; nothing for None."""
+    """Draw the contour of `mask` (H, W) in [0, 1], white on black so that it shows on any ground; nothing for None."""
     if mask is not None and mask.min() < 0.5 < mask.max():
         axes.contour(mask, levels=[0.5], colors="#000000", linewidths=1.5)
         axes.contour(mask, levels=[0.5], colors="#ffffff", linewidths=0.7)
 
 
 def kept_patches(indices: Sequence[int] | np.ndarray, num_patches: int) -> np.ndarray:
-    """Kept indices (S,) as a mask (N,) bool."""
+    """Turn kept indices (S,) into a mask (N,) bool."""
     kept = np.zeros(num_patches, bool)
     kept[np.asarray(indices)] = True
     return kept
 
 
 def to_pixels(values: np.ndarray, grid: tuple[int, int], size_hw: tuple[int, int]) -> np.ndarray:
-    """Values (N,) by patch to (H, W), each pixel the value of the cell of the grid that it lies in."""
+    """Give each pixel (H, W) the value, out of (N,), of the cell of the grid that it lies in."""
     rows, columns = (np.arange(size) * cells // size for size, cells in zip(size_hw, grid, strict=True))
     return values.reshape(grid)[rows[:, None], columns]
 
 
 def dim_dropped(image: np.ndarray, kept: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """An image (H, W, 3) uint8 with the patches that `kept` (N,) bool leaves out faded to white."""
+    """Fade the patches of an image (H, W, 3) uint8 that are not `kept` (N,) bool to white."""
     shown = to_pixels(kept, grid, image.shape[:2])[..., None]
     faded = 255 - DIMMED * (255.0 - image)
     return np.where(shown, image, faded.round().astype(np.uint8))
 
 
 def grey_ground(image: np.ndarray) -> np.ndarray:
-    """An image (H, W, 3) uint8 as its darkened luma, three times: the ground for a coloured map."""
+    """Turn an image (H, W, 3) uint8 into darkened grey, the ground for a coloured map."""
     luma = (GROUND * image @ np.array([0.299, 0.587, 0.114])).round().astype(np.uint8)
     return np.repeat(luma[..., None], 3, axis=2)

@@ -1,4 +1,4 @@
-"""How all pictures look: colours that the colour-blind tell apart, one font, and how a picture is written."""
+"""The look of all charts and pictures: colours that colour-blind readers can tell apart, one font, one way to save."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 INK, FAINT, PAPER = "#222222", "#767676", "#ffffff"
 ABSENT = "#efefef"
 CORRECT, WRONG = "#009e73", "#d55e00"
-"""Bluish green and vermilion (Okabe and Ito), never without a mark that says the same."""
+"""Bluish green and vermilion (Okabe and Ito), always used with a mark that says the same."""
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#333333", "#a6951c")
-"""Okabe and Ito's colours, the yellow one darker to be seen on white."""
+"""The colours of Okabe and Ito, with a darker yellow that shows on white."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ((), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2), (3, 1), (8, 3))
 SCORE_MAP, WEIGHT_MAP = "viridis", "magma"
-"""Of equal steps in lightness, dark is little."""
+"""Colour maps with equal steps in lightness, where dark is low."""
 LEAST_PEAK = 2.0
-"""Where 1 is an even share, the scale reaches at least this far, so that an even map is not all bright."""
+"""Scales on which 1 is an even share reach at least this far, so that an even map is not all bright."""
 
 _RC = {
     "font.family": "DejaVu Sans",
@@ -45,6 +45,7 @@ _RC = {
     "legend.frameon": False,
     "legend.fontsize": 7,
     "figure.facecolor": PAPER,
+    "svg.hashsalt": "",  # equal figures give equal files
 }
 
 
@@ -55,23 +56,29 @@ class Picture:
     path: Path
     title: str
     caption: str
-    """How to read it, a sentence or two."""
+    """Explains in a sentence or two how to read it."""
 
 
 def new_figure(width: float, height: float, *, layout: str | None = None) -> Figure:
-    """An empty figure of that size in inches; it needs no display.
+    """Make an empty figure of this size in inches; it needs no display.
 
     Raises:
         UserError: matplotlib is not installed.
     """
-    matplotlib = import_extra("matplotlib", "tools.visualize")
-    figure_module = import_extra("matplotlib.figure", "tools.visualize")
+    matplotlib = import_extra("matplotlib", "The drawing of charts")
+    figure_module = import_extra("matplotlib.figure", "The drawing of charts")
     matplotlib.rcParams.update(_RC)
     return figure_module.Figure(figsize=(width, height), layout=layout)
 
 
-def save(figure: Figure, path: Path, *, dpi: int) -> Path:
-    """Write `figure` as a PNG of `dpi` pixels per inch; equal figures give equal bytes."""
+def save(figure: Figure, path: Path, *, dpi: int = 150) -> Path:
+    """Write `figure` as the PNG or SVG file `path`; equal figures give equal bytes.
+
+    Args:
+        figure: from `new_figure`.
+        path: the file, whose folder is made if need be.
+        dpi: pixels per inch of a PNG file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=dpi, metadata={"Software": None})
+    figure.savefig(path, dpi=dpi, metadata={"Date" if path.suffix == ".svg" else "Software": None})
     return path

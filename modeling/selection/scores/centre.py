@@ -12,7 +12,7 @@ ROW_WEIGHT = 0.3
 
 
 class CentreScore(nn.Module):
-    """Score a patch by its distance from the centre of the image; it learns nothing and needs no content.
+    """Score a patch by its distance from the centre of the image, whatever it shows.
 
     Images of persons are centred, so a learned score has to beat this one before it can claim to find the person.
 

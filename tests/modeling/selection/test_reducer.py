@@ -106,8 +106,8 @@ def test_it_makes_the_model_cheaper():
         (["MODEL.SDTPS_BLOCK", 2], r"SDTPS_BLOCK is 2, but ViT-Test has 2 blocks\. Allowed: 1 to 1"),
         (["MODEL.SDTPS_BLOCK", [2, 1]], "ascending list"),
         (["MODEL.SDTPS_BLOCK", [0, 1]], "ascending list"),
-        (["MODEL.SDTPS_BLOCK", []], "ascending list"),
-        (["MODEL.SDTPS_SPARSE_RATIO", [0.5, 0.5]], "one for each place"),
+        (["MODEL.SDTPS_BLOCK", []], "or a list with one for each stage"),
+        (["MODEL.SDTPS_SPARSE_RATIO", [0.5, 0.5]], "one for each stage"),
         (["MODEL.SDTPS_BLOCK", 1, "MODEL.SDTPS_SPARSE_RATIO", [1.5]], r"Allowed: \(0, 1\]"),
     ],
 )

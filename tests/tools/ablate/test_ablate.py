@@ -1,4 +1,4 @@
-"""A whole sweep, killed half-way and started again, against separate runs."""
+"""A whole sweep that is killed half-way and started again equals separate runs."""
 
 import json
 import os
@@ -13,6 +13,7 @@ import torch
 
 import train_net
 from tests.helpers.runs import run
+from tools.ablate.records import EMBEDDING, read_state
 
 ROOT = Path(__file__).parents[3]
 SEEDS = (1, 2)
@@ -21,10 +22,12 @@ GRID = {"MODEL.SDTPS_BETA": (0.1, 0.25), "MODEL.SDTPS_SPARSE_RATIO": (0.5, 0.75)
 
 def start(tiny, folder):
     grids = [f"--grid={key}={','.join(map(str, values))}" for key, values in GRID.items()]
-    command = [sys.executable, ROOT / "tools" / "ablate.py", "--config_file", tiny, *grids, "--seeds", "1,2"]
+    command = [sys.executable, "-m", "tools.ablate", "--config_file", tiny, *grids, "--seeds", "1,2"]
     command += ["--jobs", "2", "--output", folder, "SOLVER.MAX_EPOCHS", "2"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([*map(str, command)], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        [*map(str, command)], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 @pytest.mark.slow
@@ -39,9 +42,11 @@ def test_a_sweep_that_was_killed_reports_what_separate_runs_give(tiny, tmp_path,
     again = start(tiny, folder)
     printed, _ = again.communicate(timeout=240)
     assert again.returncode == 0, printed
-    summary = json.loads((folder / "report.json").read_text())
-    assert summary["finished"] == summary["asked"] == 8 and len(summary["variants"]) == 4
-    assert all(run["starts"] <= 2 for variant in summary["variants"] for run in variant["runs"])
+    content = json.loads((folder / "report.json").read_text())
+    assert content["finished"] == content["asked"] == 8 and len(content["costs"]) == 4
+    assert len(content["command"]) == 1 and "python -m tools.ablate --config_file" in content["command"][0]
+    assert all(len(read_state(folder)["starts"]) <= 2 for folder in folder.glob("*/seed*"))
+    reported = {(row["variant"], row["descriptor"], row["row"], row["metric"]): row for row in content["comparisons"]}
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as many as the sweep's runs had
@@ -49,7 +54,6 @@ def test_a_sweep_that_was_killed_reports_what_separate_runs_give(tiny, tmp_path,
     for beta in GRID["MODEL.SDTPS_BETA"]:
         for ratio in GRID["MODEL.SDTPS_SPARSE_RATIO"]:
             name = f"BETA={beta},SPARSE_RATIO={ratio}"
-            reported = next(variant for variant in summary["variants"] if variant["name"] == name)
             for seed in SEEDS:
                 out = tmp_path / "separate" / name / str(seed)
                 keys = {"SDTPS_BETA": beta, "SDTPS_SPARSE_RATIO": ratio}
@@ -60,10 +64,10 @@ def test_a_sweep_that_was_killed_reports_what_separate_runs_give(tiny, tmp_path,
                 assert results["peak_memory_mib"] > 50 and results["samples_per_s"] > 0
                 for row in results["rows"][1:]:
                     kind = row["name"].split()[0]
-                    for feature, metrics in row["eval"].items():
+                    for descriptor, metrics in row["eval"].items():
                         for metric in ("mAP", "R1"):
-                            cell = reported["features"][feature][kind][metric]
-                            assert cell["values"][str(seed)] == metrics[metric]
-            last = reported["features"]["headline"]["last"]["mAP"]
+                            values = reported[name, descriptor, kind, metric]["values"]
+                            assert values[str(seed)] == metrics[metric]
+            last = reported[name, EMBEDDING, "last", "mAP"]
             assert last["mean"] == pytest.approx(sum(last["values"].values()) / 2, abs=1e-12)
-            assert last["values"] == reported["features"]["sdtps"]["last"]["mAP"]["values"]
+            assert last["values"] == reported[name, "sdtps", "last", "mAP"]["values"]

@@ -1,4 +1,4 @@
-"""From grids and YAML files to runs: names, keys, and what is refused before anything starts."""
+"""Test how grids and YAML files become runs: names, keys, and what is refused before anything starts."""
 
 from pathlib import Path
 

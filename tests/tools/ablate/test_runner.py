@@ -1,4 +1,4 @@
-"""The runner with a stand-in for train_net.py that takes a moment, and once with the real one through submitit."""
+"""Test the runner with a stand-in for train_net.py that takes a moment, and once with the real one through submitit."""
 
 import fcntl
 import json
@@ -14,15 +14,14 @@ import pytest
 from tools.ablate import process, runner
 from tools.ablate.__main__ import main
 from tools.ablate.plan import load_sweep, plan_sweep
-from tools.ablate.records import read_run, read_state
+from tools.ablate.records import EMBEDDING, read_run, read_state
 from utils import provenance
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[3]
 FULL = str(ROOT / "configs" / "Synthetic" / "DeMo_SDTPS.yml")
-STAND_IN = f"""
+STAND_IN = """
 import json, os, signal, sys, time
-sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 from configs import get_cfg
 
@@ -35,26 +34,27 @@ signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
 os.kill(os.getpid(), signal.SIGUSR2)  # Slurm's warning, which is for the job alone, must not end a run
 (out / "new").write_text(cfg.dump())
 (out / "new").replace(out / "config.yaml")
-env = {{name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TQDM_DISABLE")}}
+env = {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TQDM_DISABLE")}
 with open(out / "calls.jsonl", "a") as file:
-    file.write(json.dumps({{"resume": resume, "env": env}}) + "\\n")
-(out / "metrics.jsonl").write_text('{{"epoch": 1}}\\n')
-if cfg.MODEL.SDTPS_BETA == 0.3 and not (out / "mended").exists():
+    file.write(json.dumps({"resume": resume, "env": env}) + "\\n")
+(out / "metrics.jsonl").write_text('{"epoch": 1}\\n')
+if cfg.MODEL.SDTPS_BETA == 0.3 and not (out / "fixed").exists():
     print("error: no weights", file=sys.stderr)
     sys.exit(2)
 while (out.parent.parent / "slow").exists():
     time.sleep(0.02)
-row = {{"name": "last (epoch 1)", "epoch": 1, "eval": {{"sdtps": {{"mAP": 1.0, "R1": 2.0}}}}}}
-(out / "results.json").write_text(json.dumps({{"headline": "sdtps", "rows": [row]}}))
+row = {"name": "last (epoch 1)", "epoch": 1, "eval": {"sdtps": {"mAP": 1.0, "R1": 2.0}}}
+(out / "results.json").write_text(json.dumps({"headline": "sdtps", "rows": [row]}))
 """
 
 
 @pytest.fixture
 def sweep(tmp_path, monkeypatch):
-    """Two variants, one of which fails until a file 'mended' is in its folder, with two seeds."""
+    """Plan two variants with two seeds; one variant fails until a file 'fixed' is in the folder of the run."""
     script = tmp_path / "code" / "train_net.py"
     script.parent.mkdir()
     script.write_text(STAND_IN)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # the stand-in imports configs
     monkeypatch.setattr(process, "ROOT", script.parent)
     monkeypatch.setattr(provenance, "ROOT", script.parent)
     monkeypatch.setattr(runner, "POLL_SECONDS", 0.02)
@@ -88,7 +88,7 @@ def test_a_failing_run_is_reported_and_does_not_stop_the_rest(sweep):
             "TQDM_DISABLE": "1",
         },
     }
-    (sweep.runs[0].folder / "mended").touch()
+    (sweep.runs[0].folder / "fixed").touch()
     runner.run_all(sweep.runs, slots=[None], threads=1)
     assert [len(calls(run)) for run in sweep.runs] == [2, 1, 2, 1], "finished runs are skipped, failed ones tried again"
     assert statuses(sweep)["fails/seed1"] == "finished"
@@ -120,7 +120,7 @@ def test_threads_are_shared_out(monkeypatch):
     assert (runner.threads_per_job(4), runner.threads_per_job(24)) == (3, 1)
 
 
-def test_a_run_of_another_configuration_starts_anew(sweep, tmp_path):
+def test_a_run_of_another_configuration_starts_again(sweep, tmp_path):
     runner.run_all(sweep.runs, slots=[None], threads=1)
     changed = make(tmp_path, "SOLVER.MAX_EPOCHS", "30")
     assert statuses(changed)["works/seed1"] == "other configuration"
@@ -194,4 +194,4 @@ def test_runs_can_be_submitted(tiny, tmp_path):
     submit = ["--seeds", "3", "--submit", "local", "--submit_set", "timeout_min=5"]
     assert main([*argv, *submit, "SOLVER.MAX_EPOCHS", "2"]) == 0
     run = load_sweep(tmp_path / "sweep").runs[0]
-    assert read_run(run).figure("last", "headline", "mAP") > 0 and len(read_state(run.folder)["starts"]) == 1
+    assert read_run(run).metric("last", EMBEDDING, "mAP") > 0 and len(read_state(run.folder)["starts"]) == 1

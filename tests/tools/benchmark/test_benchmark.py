@@ -7,18 +7,17 @@ import numpy as np
 import pytest
 import torch
 from torch._dynamo.exc import TorchDynamoException
+from torch.utils.data import DataLoader
 
-from data.loading.augment import TrainAugment
 from engine.metrics import evaluate_ranking
 from engine.reranking import rerank
-from tools.benchmark.__main__ import SUBJECTS, main
+from tools.benchmark.__main__ import DEFAULT, main
 from tools.benchmark.build import build_bench
-from tools.benchmark.epoch import PeersEpoch, run_ours
-from tools.benchmark.peak import Peak
+from tools.benchmark.epoch import ReferenceEpoch, run_ours
 from tools.benchmark.ranks import make_features
 from tools.benchmark.reference import loading, ranking
-from tools.benchmark.steps import peers_images, step_shares
-from tools.benchmark.timing import Timing, compare, rate_row, time_row
+from tools.benchmark.steps import measure_compile, reference_images, step_shares
+from tools.benchmark.timing import Timing, compare, timing_row
 from utils.errors import UserError
 
 CPU = torch.device("cpu")
@@ -38,7 +37,7 @@ def bench(synthetic, tmp_path):
 # --------------------------------------------------------------------------------------- the same numbers as ours
 
 
-def test_metric_of_the_peers():
+def test_the_reference_metric_equals_ours():
     data = make_features(40, 90, width=8)
     ours = evaluate_ranking(*data)
     query, pid, view, gallery, gallery_pid, gallery_group = (tensor.numpy() for tensor in data)
@@ -50,89 +49,80 @@ def test_metric_of_the_peers():
 
 
 @pytest.mark.parametrize(("k1", "k2"), [(12, 4), (9, 1)])
-def test_reranking_of_the_peers(k1, k2):
+def test_the_reference_reranking_equals_ours(k1, k2):
     query, _, _, gallery, _, _ = make_features(40, 90, width=8)
     theirs = ranking.rerank(query.numpy(), gallery.numpy(), k1=k1, k2=k2)
     assert np.abs(rerank(query, gallery, k1=k1, k2=k2).numpy() - theirs).max() < 1e-5
 
 
-def test_training_of_the_peers(bench):
-    """Losses of several steps on one batch: the same, so gradients and rates are, too."""
-    trainer = bench.make_trainer("off", in_process=True)
+def test_the_reference_training_equals_ours(bench):
+    """The losses of several steps on one batch are equal, so the gradients and rates are, too."""
+    trainer = bench.make_trainer("off")
     trainer.state.model.train()
     trainer.augment = replace(trainer.augment, flip_prob=0, pad_pixels=0, erase_prob=0)
-    peers = bench.make_peers_trainer(trainer)
+    reference = bench.make_reference_trainer(trainer)
     batch = next(iter(trainer.loader))
-    images = peers_images(trainer, batch)
+    images = reference_images(trainer, batch)
     ours = [trainer.train_step(batch)["total"].item() for _ in range(4)]
-    theirs = [peers.step(images, batch.pid, batch.camera)[0] for _ in range(4)]
+    theirs = [reference.step(images, batch.pid, batch.camera)[0] for _ in range(4)]
     assert ours == pytest.approx(theirs, rel=1e-4)
     assert ours[-1] != pytest.approx(ours[0], rel=1e-2)  # the steps did something
-    groups = peers.optimizer.param_groups
+    groups = reference.optimizer.param_groups
     assert all(len(group["params"]) == 1 for group in groups) and len(groups) > len(
         trainer.state.optimizer.param_groups
     )
 
 
-def test_an_epoch_of_the_peers_scores_as_our_evaluator(bench):
-    """The peers' weights put into our model give the same mAP of every feature."""
-    trainer = bench.make_trainer("off", in_process=True)
-    peers = PeersEpoch(bench, trainer)
-    assert set(peers()) == {"train", "evaluate", "save"}
-    trainer.state.model.load_state_dict(torch.load(bench.folder / "peers.pth", weights_only=True))
+def test_the_reference_epoch_scores_like_our_evaluator(bench):
+    """Our evaluator gives every descriptor of the reference's weights the same mAP."""
+    trainer = bench.make_trainer("off")
+    reference = ReferenceEpoch(bench, trainer)
+    assert set(reference()) == {"train", "evaluate", "save", "whole"}
+    trainer.state.model.load_state_dict(torch.load(bench.folder / "reference.pth", weights_only=True))
     ours = trainer.evaluate(trainer.state.model)["eval"]
-    assert peers.scores.keys() == ours.keys()
-    for pattern, score in peers.scores.items():
-        assert 100 * score == pytest.approx(ours[pattern]["mAP"], abs=1e-6)
+    assert reference.scores.keys() == ours.keys()
+    for name, score in reference.scores.items():
+        assert 100 * score == pytest.approx(ours[name]["mAP"], abs=1e-6)
 
 
-def test_loading_of_the_peers(bench):
-    """Without chance, their images are ours."""
-    trainer = bench.make_trainer("off", in_process=True)
-    plain = TrainAugment(
-        flip_prob=0.0, pad_pixels=0, erase_prob=0.0, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), sync_geometry=True
-    )
+def test_the_reference_images_equal_ours(bench):
+    """With all random transforms off, the reference's images are ours."""
+    trainer = bench.make_trainer("off")
+    plain = replace(trainer.augment, flip_prob=0, pad_pixels=0, erase_prob=0, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
     for transform in (loading.train_transform, loading.eval_transform):
         dataset = loading.JpegDataset(bench.data.train, bench.data.labels, transform(bench.size_hw, plain))
         order = trainer.loader.batch_sampler.batches.tolist()
-        loader = loading.make_loader(dataset, order, workers=0, pin_memory=False)
+        loader = DataLoader(dataset, batch_sampler=order)
         for (images, pid, camera), batch in zip(loader, trainer.loader, strict=True):
             expected = plain(batch.images, batch.present, torch.Generator())
             torch.testing.assert_close(torch.stack(images, dim=1), expected, atol=1e-6, rtol=0)
             assert torch.equal(pid, batch.pid) and torch.equal(camera, batch.camera)
 
 
-def test_the_peers_transform_is_random(bench):
-    trainer = bench.make_trainer("off", in_process=True)
-    dataset = bench.make_peers_loader(trainer).dataset
+def test_the_reference_transform_is_random(bench):
+    trainer = bench.make_trainer("off")
+    dataset = bench.make_reference_loader(trainer).dataset
     assert not torch.equal(dataset[0][0][0], dataset[0][0][0])
 
 
 # ------------------------------------------------------------------------------------------------------ the tool
 
 
-def test_our_epoch_in_parts(bench):
-    trainer = bench.make_trainer("off", in_process=True)
+def test_our_epoch_is_timed_in_parts(bench):
+    trainer = bench.make_trainer("off")
     evaluate = trainer.evaluate
     seconds = run_ours(trainer)
-    assert set(seconds) == {"train", "evaluate", "save"} and min(seconds.values()) > 0
+    assert set(seconds) == {"train", "evaluate", "save", "whole"} and min(seconds.values()) > 0
     assert trainer.state.epoch == 1 and trainer.evaluate is evaluate
     assert (bench.folder / "ours" / "last.pth").exists()
 
 
-def test_step_shares_are_of_a_step(bench):
-    """The step in pieces is `Trainer.train_step`: the same weights after it."""
-    trainers = [bench.make_trainer("off", in_process=True) for _ in range(2)]
-    batch = next(iter(trainers[0].loader))
-    for trainer in trainers:
-        trainer.state.model.train()
-        trainer.augment = replace(trainer.augment, flip_prob=0, pad_pixels=0, erase_prob=0)
-    shares = step_shares(trainers[0], batch, repeats=2)
-    for _ in range(2):
-        trainers[1].train_step(batch)
-    assert sum(shares.values()) == pytest.approx(1)
-    for ours, whole in zip(*(trainer.state.model.parameters() for trainer in trainers), strict=True):
-        assert torch.equal(ours, whole)
+def test_step_shares_are_those_of_the_labels_in_a_step(bench):
+    trainer = bench.make_trainer("off")
+    shares = step_shares(trainer, next(iter(trainer.loader)), repeats=2)
+    parts = {"copy and augmentation", "backbone", "branches and heads", "losses", "backward", "optimiser"}
+    assert shares.keys() == parts
+    assert sum(shares.values()) == pytest.approx(1) and min(shares.values()) > 0
 
 
 def test_median_spread_and_ratio():
@@ -140,10 +130,10 @@ def test_median_spread_and_ratio():
     timing = Timing((5.0, 1.0, 3.0, 2.0, 4.0))
     assert (timing.median, timing.spread) == (3.0, pytest.approx(2 / 3))
     assert Timing((7.0,)).spread == 0.0
-    row = time_row("s", "n", Timing((0.5,)), timing)
-    assert (row.ours, row.peers, row.ratio, row.spread) == (500, 3000, 6, pytest.approx(2 / 3))
-    row = rate_row("s", "n", Timing((0.5,)), timing, count=6, unit="samples")
-    assert (row.ours, row.peers, row.ratio, row.unit) == (12, 2, 6, "samples/s")
+    row = timing_row("n", Timing((0.5,)), timing)
+    assert (row.ours, row.reference, row.ratio, row.spread) == (500, 3000, 6, pytest.approx(2 / 3))
+    row = timing_row("n", Timing((0.5,)), timing, samples=6)
+    assert (row.ours, row.reference, row.ratio, row.unit) == (12, 2, 6, "samples/s")
 
 
 def test_ways_take_turns():
@@ -154,19 +144,6 @@ def test_ways_take_turns():
     assert [len(timing.seconds) for timing in times.values()] == [3, 3]
 
 
-@pytest.mark.parametrize(
-    ("card", "flops"),
-    [
-        ("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA H100 PCIe", 756e12), ("NVIDIA H200 NVL", 835e12),
-        ("NVIDIA A100-SXM4-40GB", 312e12), ("NVIDIA A10", 125e12), ("NVIDIA A10G", None), ("NVIDIA L40", None),
-        ("NVIDIA RTX A1000", None),
-    ],
-)  # fmt: skip
-def test_a_card_is_known_by_its_whole_name(monkeypatch, card, flops):
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: card)
-    assert Peak(torch.device("cuda")).published == flops
-
-
 @pytest.mark.slow
 def test_the_whole_at_once(synthetic, tmp_path, capsys):
     output = tmp_path / "deep" / "cpu.json"
@@ -174,33 +151,30 @@ def test_the_whole_at_once(synthetic, tmp_path, capsys):
     assert main(arguments) == 0
     shown = capsys.readouterr().out
     report = json.loads(output.read_text())
-    assert report.keys() == {"command", "device", "cores", "threads", "commit", "versions", "peak", "rows"}
+    assert report.keys() == {"command", "device", "cores", "threads", "commit", "versions", "rows"}
     assert report["command"] == " ".join(["python -m tools.benchmark", *arguments])
-    assert {row["subject"] for row in report["rows"]} == set(SUBJECTS)
+    assert {row["subject"] for row in report["rows"]} == set(DEFAULT)
     names = [row["name"] for row in report["rows"]]
-    assert {"whole, ViT-Test, bf16, 16 triplets", "whole, ViT-Test, bf16, 16 triplets, SDTPS after block 1"} < set(
+    assert {"whole, ViT-Test, bf16, 16 samples", "whole, ViT-Test, bf16, 16 samples, selection after block 1"} < set(
         names
     )
     for row in report["rows"]:
         assert row["name"] in shown and isinstance(row["ours"], float)
-        if row["unit"] in ("ms", "samples/s", "triplets/s"):
+        if row["unit"] in ("ms", "samples/s", "TFLOP/s"):
             assert row["ours"] > 0
         if row["ratio"] is not None and row["unit"] == "ms":
-            assert row["ratio"] == pytest.approx(row["peers"] / row["ours"], rel=1e-2)
+            assert row["ratio"] == pytest.approx(row["reference"] / row["ours"], rel=1e-2)
 
 
 def test_an_unknown_subject_is_refused():
-    with pytest.raises(UserError, match=r"--only names sleep\. Allowed: train, infer"):
+    with pytest.raises(UserError, match=r"--only names sleep\. Allowed: train, stages"):
         main(["--only", "train,sleep"])
 
 
 def test_where_compile_fails_it_says_so(bench, capsys, monkeypatch):
-    from tools.benchmark.__main__ import steps
-    from tools.benchmark.build import SIZES
-
     def broken(*_args, **_kwargs):
         raise TorchDynamoException("no compiler found")
 
     monkeypatch.setattr(torch, "compile", lambda _model: broken)
-    assert list(steps.measure_compile(bench, SIZES["quick"])) == []
+    assert list(measure_compile(bench)) == []
     assert "torch.compile does not work here, and is left out." in capsys.readouterr().out

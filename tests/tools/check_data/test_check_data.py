@@ -1,4 +1,4 @@
-"""tools.check_data: all that is wrong with a tree in one run, and an exit code that says so."""
+"""tools.check_data: one run prints everything that is wrong with a data set, and its exit code says so."""
 
 import dataclasses
 import os
@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from data.datasets.registry import DATASETS
+from data.datasets import DATASETS
 from tests.helpers.trees import write_manifest, write_rgbnt100, write_rgbnt201, write_wmveid863
 from tools.check_data.__main__ import count_split, main
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-TEST_COUNTS = {"ids": 2, "triplets": 8, "cameras": 2, "per camera": "4 / 4"}
+TEST_COUNTS = {"ids": 2, "samples": 8, "cameras": 2, "per camera": "4 / 4"}
 
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-    """A miniature RGBNT201, of which the registry now expects just its counts."""
+    """A miniature RGBNT201, whose description expects its counts."""
     expected = {
-        "train": {"ids": 3, "triplets": 12, "cameras": 2, "per camera": "6 / 6"},
+        "train": {"ids": 3, "samples": 12, "cameras": 2, "per camera": "6 / 6"},
         "query": TEST_COUNTS,
         "gallery": TEST_COUNTS,
     }
@@ -40,7 +40,7 @@ def test_a_data_set_in_order(tree, capsys):
     assert "RGBNT201 is in order." in out and "!" not in out
     assert "train    ids                                3                        3" in out
     assert "gallery  per camera                     4 / 4                    4 / 4" in out
-    assert "4 to 4 triplets per training identity; 0 identities have fewer than 4" in out
+    assert "4 to 4 samples per training identity; 0 identities have fewer than 4" in out
     for modality in ("RGB", "NI", "TI"):
         assert f"{modality}: width x height 32x64 (20)\n" in out  # 12 + 8: query and gallery are the same files
 
@@ -55,9 +55,12 @@ def test_counts_other_than_expected(tree, capsys):
         (tree / "train_171" / modality / "000002_cam1_0_00.jpg").unlink()
     code, out = check(capsys, "RGBNT201", tree)
     assert code == 1
-    assert "! train    triplets                          11                       12" in out
+    assert "! train    samples                           11                       12" in out
     assert "! train    per camera                     5 / 6                    6 / 6" in out
-    assert "2 marked !" in out and "RGBNT201 is not in order." in out
+    assert (
+        "2 count(s) other than published:\n  train, samples: 11 instead of 12\n  train, per camera" in out
+        and "RGBNT201 is not in order." in out
+    )
 
 
 def test_the_published_counts_are_those_looked_for(tmp_path, capsys):
@@ -67,7 +70,7 @@ def test_the_published_counts_are_those_looked_for(tmp_path, capsys):
         assert counts in out
 
 
-def test_all_the_trouble_of_a_broken_tree_is_printed(tree, capsys):
+def test_every_problem_of_a_broken_tree_is_printed(tree, capsys):
     train, test = tree / "train_171", tree / "test"
     (train / "TI" / "000001_cam1_0_00.jpg").unlink()
     (train / "NI" / "000003_cam2_0_03.jpg").rename(train / "NI" / "000009_cam2_0_03.jpg")
@@ -99,7 +102,7 @@ def test_identities_in_train_and_test(tree, capsys):
         for path in (tree / "test" / modality).glob("000501_*"):
             path.rename(path.with_name(path.name.replace("000501", "000001")))
     code, out = check(capsys, "RGBNT201", tree)
-    assert code == 1 and "1 identities both in train and in the test sets" in out
+    assert code == 1 and "1 identities both in train and in the test sets:\n  1\n" in out
 
 
 def test_without_published_counts_none_are_asserted(tmp_path, capsys):
@@ -118,7 +121,7 @@ def test_a_manifest_with_absent_modalities(tmp_path, capsys):
 
 
 def test_an_empty_split_has_counts():
-    assert count_split([]) == {"ids": 0, "triplets": 0, "cameras": 0, "per camera": ""}
+    assert count_split([]) == {"ids": 0, "samples": 0, "cameras": 0, "per camera": ""}
 
 
 def test_the_script_runs_from_the_repository_root(tmp_path):

@@ -10,17 +10,19 @@ import torch
 from torch.nn import functional as F
 
 from data.sample import Sample
+from data.splits import EvalSplit
 from engine.reranking import rerank
+from modeling.selection import Selection
 from tests.helpers.backbone import make_backbone
 from tools.visualize.attention import patch_attention, recorded_attention, rollout
 from tools.visualize.curves import gather, short_names
 from tools.visualize.failures import explain, pick
-from tools.visualize.gallery import find_samples, spread
 from tools.visualize.ranking import Match, Ranking, mistaken_for
 from tools.visualize.ranks import spread_queries
 from tools.visualize.sheet import dim_dropped, kept_patches, to_pixels
 from tools.visualize.style import new_figure
-from tools.visualize.tokens import Part, choose_tokens, effective_patches, notes, on_patches, share_on_object
+from tools.visualize.subject import find_samples, spread
+from tools.visualize.tokens import Part, choose_tokens, effective_patches, notes, on_patches, read_parts
 from tools.visualize.tsne import embed, principal_components
 from utils.errors import UserError
 
@@ -51,7 +53,7 @@ def test_effective_patches_and_the_most_peaked_tokens():
         choose_tokens(weights, (0, 3))
 
 
-def test_weights_go_to_the_patches_they_are_of():
+def test_weights_go_to_their_patches():
     values = on_patches(torch.tensor([0.7, 0.3]), torch.tensor([3, 1]), 4)
     np.testing.assert_allclose(values, [np.nan, 0.3, np.nan, 0.7])
 
@@ -65,18 +67,36 @@ def test_notes_say_how_many_are_kept_and_where():
     ]  # fmt: skip
 
 
-def test_share_on_the_object_is_of_the_area():
-    of_kept, of_all = share_on_object(np.array([True, False, True, False]), torch.tensor([1.0, 0.0, 0.5, 0.1]))
-    assert (of_kept, of_all) == (pytest.approx(0.75), pytest.approx(0.4))
+def test_kept_patches_that_are_not_aggregated_have_no_tokens():
+    selection = Selection(indices=(torch.tensor([[0, 2]]),), score=(torch.zeros(1, 4),), weights=None, parts={})
+    (part,) = read_parts(selection, None)
+    assert part.tokens == [] and notes(part, None) == ["2 of 4"]
+    with pytest.raises(UserError, match="does not aggregate"):
+        read_parts(selection, (0,))
 
 
 # --------------------------------------------------------------------------------------------------------- ranking
+def make_split(pids, groups, query, gallery):
+    samples = [Sample((Path("a.jpg"),) * 3, pid=int(p), camera=int(g)) for p, g in zip(pids, groups, strict=True)]
+    return EvalSplit("test", tuple(samples), np.array(query), np.array(gallery), "camera")
+
+
+def make_random_ranking(*, reranked=False):
+    """A random ranking of 15 queries and 35 gallery images, with the features (40, 5)."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(40, 5, generator=generator)
+    pids, groups = (torch.randint(0, 4, (40,), generator=generator) for _ in range(2))
+    split = make_split(pids, groups, range(15), range(5, 40))
+    return Ranking.from_split(features, split, reranked=reranked), features
+
+
 @pytest.fixture
 def ranking():
     """One query of identity 1 seen by camera 0, on a line with six gallery images."""
     positions = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).unsqueeze(1)
-    pids, views = np.array([1, 2, 1, 2, 3, 1, 1]), np.array([0, 0, 0, 1, 1, 1, 1])
-    return Ranking.of(positions, pids, views, np.array([0]), np.arange(1, 7)), pids
+    pids = [1, 2, 1, 2, 3, 1, 1]
+    split = make_split(pids, [0, 0, 0, 1, 1, 1, 1], [0], range(1, 7))
+    return Ranking.from_split(positions, split), pids
 
 
 def test_a_ranking_leaves_out_what_the_metric_ignores(ranking):
@@ -92,10 +112,7 @@ def test_a_ranking_leaves_out_what_the_metric_ignores(ranking):
 
 
 def test_average_precision_of_a_random_ranking_follows_from_its_marks():
-    generator = torch.Generator().manual_seed(0)
-    features = torch.randn(40, 5, generator=generator)
-    pids, views = (torch.randint(0, 4, (40,), generator=generator).numpy() for _ in range(2))
-    ranks = Ranking.of(features, pids, views, np.arange(15), np.arange(5, 40))
+    ranks, _ = make_random_ranking()
     for query in range(15):
         correct = np.array([match.correct for match in ranks.matches(query)])
         precision = correct.cumsum() / np.arange(1, len(correct) + 1)
@@ -105,10 +122,7 @@ def test_average_precision_of_a_random_ranking_follows_from_its_marks():
 
 
 def test_re_ranked_lists_are_those_of_the_metric():
-    generator = torch.Generator().manual_seed(0)
-    features = torch.randn(40, 5, generator=generator)
-    pids, views = (torch.randint(0, 4, (40,), generator=generator).numpy() for _ in range(2))
-    ranks = Ranking.of(features, pids, views, np.arange(15), np.arange(5, 40), reranked=True)
+    ranks, features = make_random_ranking(reranked=True)
     distance = rerank(features[:15], features[5:])
     for query, matches in enumerate(map(ranks.matches, range(15))):
         found = [match.distance for match in matches]
@@ -119,8 +133,7 @@ def test_re_ranked_lists_are_those_of_the_metric():
 
 
 def test_a_query_without_a_match_is_no_failure():
-    pids, views = np.array([1, 2, 1]), np.array([0, 0, 1])
-    ranks = Ranking.of(torch.eye(3), pids, views, np.array([0, 1]), np.arange(3))
+    ranks = Ranking.from_split(torch.eye(3), make_split([1, 2, 1], [0, 0, 1], [0, 1], range(3)))
     assert ranks.by_ap() == [0]
 
 
@@ -158,10 +171,10 @@ def test_attention_to_patches_is_a_multiple_of_an_even_share():
     attention = torch.tensor(
         [[[0.2, 0.2, 0.45, 0.15], [0.0, 1.0, 0.0, 0.0], [0.1, 0.1, 0.4, 0.4], [0.3, 0.1, 0.6, 0.0]]]
     )
-    of_class = patch_attention(attention, num_prefix=2, has_class_token=True)  # a class token and a register
-    torch.testing.assert_close(of_class, torch.tensor([[1.5, 0.5]]))
-    of_patches = patch_attention(attention, num_prefix=2, has_class_token=False)  # rows 2 and 3: (.5, .2)
-    torch.testing.assert_close(of_patches, torch.tensor([[10 / 7, 4 / 7]]))
+    class_share = patch_attention(attention, num_prefix=2, has_class_token=True)  # a class token and a register
+    torch.testing.assert_close(class_share, torch.tensor([[1.5, 0.5]]))
+    mean_share = patch_attention(attention, num_prefix=2, has_class_token=False)  # rows 2 and 3: (.5, .2)
+    torch.testing.assert_close(mean_share, torch.tensor([[10 / 7, 4 / 7]]))
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "eva02_tiny_patch14_224"])

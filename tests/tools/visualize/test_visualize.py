@@ -17,7 +17,7 @@ from data.build import build_data
 from modeling import build_model
 from tests.helpers.trees import write_manifest, write_rgbnt100
 from tools.visualize.__main__ import main
-from tools.visualize.build import build_scene
+from tools.visualize.build import build_subject
 from tools.visualize.failures import draw_failures
 from tools.visualize.tsne import modality_globals
 from utils.errors import UserError
@@ -73,13 +73,13 @@ def test_ranks(trained):
 
 
 def test_failures(trained, tmp_path):
-    scene, _ = build_scene(get_cfg(trained, []))
+    subject = build_subject(get_cfg(trained, []))
     with pytest.raises(UserError, match="There are no failures"):
-        draw_failures(scene, 2, tmp_path, dpi=50)
-    scene, _ = build_scene(get_cfg(trained, []))
-    noise = torch.randn(len(scene.split.samples), 4, generator=torch.Generator().manual_seed(0))
-    scene.__dict__["features"] = {"sdtps": noise}  # what the model makes of these images is all too good
-    picture = draw_failures(scene, 2, tmp_path, dpi=50)
+        draw_failures(subject, 2, tmp_path, dpi=50)
+    subject = build_subject(get_cfg(trained, []))
+    noise = torch.randn(len(subject.split.samples), 4, generator=torch.Generator().manual_seed(0))
+    subject.__dict__["descriptors"] = {"sdtps": noise}  # the model ranks these images too well
+    picture = draw_failures(subject, 2, tmp_path, dpi=50)
     assert picture.path == tmp_path / "failures.png" and "side by side" in picture.caption
     drawn = np.asarray(Image.open(picture.path).convert("RGB"))
     query, wrong, correct = [(drawn == c).all(axis=2).any(axis=1) for c in ((34, 34, 34), (213, 94, 0), (0, 158, 115))]
@@ -120,7 +120,7 @@ def test_all_writes_a_page_that_needs_nothing_else(trained, tmp_path):
     assert len(sources) == len(pictures) and not re.search("https?:", page)
     inline = {base64.b64decode(source.removeprefix("data:image/png;base64,")) for source in sources}
     assert inline == {path.read_bytes() for path in (tmp_path / "out" / "pictures").glob("*.png")}
-    assert "epoch 3" in page and "feature &#x27;sdtps&#x27;" in page
+    assert "epoch 3" in page and "descriptor &#39;sdtps&#39;" in page
 
 
 def test_without_sdtps_the_rest_is_drawn_and_the_page_says_why(tmp_path, rgbnt201):
@@ -159,31 +159,31 @@ OUTPUT_DIR: {tmp_path / "out"}
 """
     )
     cfg = write_checkpoint(config)
-    scene, _ = build_scene(cfg)
-    shown = [image is not None for image in scene.pixels(0)]
+    subject = build_subject(cfg)
+    shown = [image is not None for image in subject.pixels(0)]
     assert shown == ([True, True, True] if write else [True, False, True])
-    single, present = modality_globals(scene, np.arange(2))
-    assert present.tolist() == [shown, shown] and single.shape == (2, 3, scene.model.backbone.embed_dim)
+    single, present = modality_globals(subject, np.arange(2))
+    assert present.tolist() == [shown, shown] and single.shape == (2, 3, subject.model.backbone.embed_dim)
     pictures = draw("all", config, "--method", "pca", "--ids", 3, "--images", 0, "--queries", 1)
     assert {re.match("[a-z]+", name)[0] for name in pictures} >= {"tokens", "ranks", "tsne", "attention"}
 
 
-def test_a_scene_is_what_the_evaluator_scores(trained):
-    scene, source = build_scene(get_cfg(trained, []))
-    record = scene.evaluator(scene.model)
-    assert 100 * float(scene.ranking.ap.nanmean()) == pytest.approx(record["score"])
-    assert source.epoch == 3 and source.weights.name == "best.pth"
+def test_a_subject_is_what_the_evaluator_scores(trained):
+    subject = build_subject(get_cfg(trained, []))
+    record = subject.evaluator(subject.model)
+    assert 100 * float(subject.ranking.ap.nanmean()) == pytest.approx(record["score"])
+    assert subject.facts["checkpoint"].endswith("best.pth, epoch 3")
     torch.testing.assert_close(
-        scene.features["sdtps"][5],
-        torch.nn.functional.normalize(scene.output(5).embedding[0], dim=0),
+        subject.descriptors["sdtps"][5],
+        torch.nn.functional.normalize(subject.output(5).embedding[0], dim=0),
         rtol=1e-4,
         atol=1e-5,
     )
-    batch = scene.batch_of([0, 1])
-    images = scene.evaluator.transform(batch.images, batch.present)
+    batch = subject.evaluator.loader.dataset.__getitems__([0, 1])
+    images = subject.evaluator.transform(batch.images, batch.present)
     with torch.inference_mode():
-        globals_ = scene.model.eval().encode(images, batch.camera)[:, :, 0]
-    single, _ = modality_globals(scene, np.array([0, 1]))
+        globals_ = subject.model.eval().encode(images, batch.camera)[:, :, 0]
+    single, _ = modality_globals(subject, np.array([0, 1]))
     torch.testing.assert_close(single, torch.nn.functional.normalize(globals_, dim=-1), rtol=1e-4, atol=1e-5)
 
 

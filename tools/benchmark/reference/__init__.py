@@ -1,5 +1,5 @@
-"""The baselines: what public multi-modal ReID code does, written anew for comparison.
+"""The reference: what public multi-modal ReID code does, rewritten for comparison.
 
-Only what makes the difference is done their way; the modules, losses and formulas are this project's own, so that both
-sides compute the same numbers, which the tests make sure of.
+Only the steps that make the difference in speed follow that code. The modules, losses and formulas are this project's
+own, so both sides compute the same numbers; the tests check that they do.
 """

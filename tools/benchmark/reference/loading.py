@@ -1,17 +1,16 @@
-"""Images the peers' way: every JPEG opened, resized and augmented anew in each epoch, collated sample by sample.
+"""Images as in public code: every JPEG is opened, resized and augmented again in each epoch, sample by sample.
 
 Shapes: B batch, M modality, H x W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-import torch
 from PIL import Image
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision import transforms as T
 
 from data.loading.augment import TrainAugment
@@ -21,7 +20,7 @@ Item = tuple[list[Tensor], int, int]
 
 
 def train_transform(size_hw: tuple[int, int], augment: TrainAugment) -> T.Compose:
-    """The settings of our batched augmentation as a chain of transforms of one image."""
+    """Make a chain of transforms of one image with the settings of our batched augmentation."""
     return T.Compose(
         [
             T.Resize(size_hw, T.InterpolationMode.BICUBIC),
@@ -36,7 +35,7 @@ def train_transform(size_hw: tuple[int, int], augment: TrainAugment) -> T.Compos
 
 
 def eval_transform(size_hw: tuple[int, int], augment: TrainAugment) -> T.Compose:
-    """Resized and normalised as in training."""
+    """Make the transform that resizes and normalises as training does."""
     return T.Compose(
         [
             T.Resize(size_hw, T.InterpolationMode.BICUBIC),
@@ -47,12 +46,12 @@ def eval_transform(size_hw: tuple[int, int], augment: TrainAugment) -> T.Compose
 
 
 class JpegDataset(Dataset):
-    """One sample at a time: three images opened and transformed.
+    """Opens and transforms the three images of one sample at a time.
 
     Args:
-        samples: with all their modalities.
-        labels: (N,) what is learned of each.
-        transform: of an image.
+        samples: the samples, each with all modalities.
+        labels: (N,) training labels.
+        transform: applied to each image.
     """
 
     def __init__(self, samples: Sequence[Sample], labels: Sequence[int], transform: T.Compose) -> None:
@@ -67,23 +66,3 @@ class JpegDataset(Dataset):
         sample = self.samples[index]
         images = [self.transform(Image.open(path).convert("RGB")) for path in sample.paths]
         return images, int(self.labels[index]), sample.camera
-
-
-def collate(items: list[Item]) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Images (B, 3, H, W) of each modality, labels (B,) and cameras (B,)."""
-    images, labels, cameras = zip(*items, strict=True)
-    return [torch.stack(of_modality) for of_modality in zip(*images, strict=True)], *map(
-        torch.tensor, (labels, cameras)
-    )
-
-
-def make_loader(dataset: JpegDataset, batches: Iterable[list[int]], *, workers: int, pin_memory: bool) -> DataLoader:
-    """Batches in the order of a batch sampler."""
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        collate_fn=collate,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=pin_memory,
-    )

@@ -1,4 +1,4 @@
-"""Metric and re-ranking the peers' way: the gallery sorted for every query, a loop over queries, dense N x N matrices.
+"""Metric and re-ranking as in public code: the whole gallery is sorted, queries are looped over, matrices are dense.
 
 Shapes: Q queries, G gallery, N = Q + G, E width.
 """
@@ -11,7 +11,7 @@ MAX_RANK = 50
 
 
 def squared_distances(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
-    """Squared Euclidean distances (Q, G) of features (Q, E) and (G, E)."""
+    """Compute squared Euclidean distances (Q, G) of features (Q, E) and (G, E)."""
     squares = (query**2).sum(axis=1, keepdims=True) + (gallery**2).sum(axis=1)
     return squares - 2 * query @ gallery.T
 
@@ -23,7 +23,7 @@ def evaluate(
     gallery_pid: np.ndarray,
     gallery_group: np.ndarray,
 ) -> tuple[float, np.ndarray]:
-    """mAP and CMC (MAX_RANK,) by distances (Q, G): argsort of the whole matrix, then one query at a time."""
+    """Compute mAP and CMC (MAX_RANK,) from distances (Q, G): sort the whole matrix, then go query by query."""
     order = np.argsort(distance, axis=1)
     matches = (gallery_pid[order] == query_pid[:, None]).astype(np.int32)
     curves, precisions = [], []
@@ -33,7 +33,7 @@ def evaluate(
         if not hits.any():
             continue
         cumulated = hits.cumsum()
-        curve = np.ones(MAX_RANK, hits.dtype)  # beyond a small gallery's end all matches are found
+        curve = np.ones(MAX_RANK, hits.dtype)  # beyond the end of a small gallery all matches are found
         curve[: len(hits)] = np.minimum(cumulated, 1)[:MAX_RANK]
         curves.append(curve)
         precision = cumulated / np.arange(1, len(hits) + 1)
@@ -44,7 +44,7 @@ def evaluate(
 def rerank(
     query: np.ndarray, gallery: np.ndarray, *, k1: int = 50, k2: int = 15, lambda_value: float = 0.3
 ) -> np.ndarray:
-    """k-reciprocal re-ranked distances (Q, G), on dense matrices of N x N (Zhong et al., CVPR 2017)."""
+    """Compute k-reciprocal re-ranked distances (Q, G) on dense N x N matrices (Zhong et al., CVPR 2017)."""
     features = np.concatenate([query, gallery])
     distance = squared_distances(features, features)
     original = distance / distance.max(axis=1, keepdims=True)
@@ -74,6 +74,6 @@ def rerank(
 
 
 def _reciprocal(ranking: np.ndarray, image: int, k: int) -> np.ndarray:
-    """The k nearest of an image that have it among their own k nearest."""
+    """Find the images among the k nearest that have `image` among their own k nearest."""
     nearest = ranking[image, : k + 1]
     return nearest[(ranking[nearest, : k + 1] == image).any(axis=1)]

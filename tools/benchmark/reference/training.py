@@ -1,4 +1,4 @@
-"""Training and evaluation the peers' way, with this project's own modules and losses inside.
+"""Training and evaluation as in public code, with the modules and losses of this project.
 
 Shapes: B batch, M modality, H x W pixels, N samples, D width of a feature.
 """
@@ -6,6 +6,7 @@ Shapes: B batch, M modality, H x W pixels, N samples, D width of a feature.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +15,17 @@ from torch.nn import functional as F
 from modeling.model import ReIDModel, ReIDOutput
 
 Images = Sequence[Tensor]
-"""(B, 3, H, W) of each modality."""
+"""(B, 3, H, W) for each modality."""
 
 
 def forward(model: ReIDModel, images: Images, camera: Tensor) -> ReIDOutput:
-    """The model with a backbone pass for each modality."""
-    tokens = [model.encode(of_modality.unsqueeze(1), camera) for of_modality in images]
+    """Run the model with one backbone pass for each modality."""
+    tokens = [model.encode(one.unsqueeze(1), camera) for one in images]
     return model.decode(torch.cat(tokens, dim=1))
 
 
 def make_optimizer(groups: Iterable[dict]) -> torch.optim.Adam:
-    """Plain Adam, with a parameter group for every tensor of `groups`."""
+    """Make a plain Adam with a parameter group for every tensor in `groups`."""
     return torch.optim.Adam(
         [
             {"params": [parameter], "lr": group["lr"], "weight_decay": group["weight_decay"]}
@@ -34,14 +35,14 @@ def make_optimizer(groups: Iterable[dict]) -> torch.optim.Adam:
     )
 
 
-class PeersTrainer:
-    """One step at a time: fp16 with a scaler on CUDA, float32 on the CPU, loss and accuracy read in every step.
+class ReferenceTrainer:
+    """Trains step by step: in float16 with a scaler on CUDA, in float32 on the CPU, reading the loss in every step.
 
     Args:
-        model: on its device.
-        loss: (features, logits, pid) to a dict of losses.
-        optimizer: over its parameters.
-        device: where the model is.
+        model: the model, on `device`.
+        loss: model output and batch to a dict of losses.
+        optimizer: the optimiser of its parameters.
+        device: where the steps run.
     """
 
     def __init__(
@@ -55,14 +56,15 @@ class PeersTrainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.half)
 
     def step(self, images: Images, pid: Tensor, camera: Tensor) -> tuple[float, float]:
-        """An optimiser step; the loss and the share of identities that the first head recognises."""
+        """Make an optimiser step and return the loss and the accuracy of the first head."""
         self.model.train()
         self.optimizer.zero_grad()
-        images = [of_modality.to(self.device) for of_modality in images]
+        images = [one.to(self.device) for one in images]
         pid, camera = pid.to(self.device), camera.to(self.device)
         with torch.autocast(self.device.type, torch.float16, enabled=self.half):
             output = forward(self.model, images, camera)
-            total = sum(self.loss(output.features, output.logits, pid).values())
+            # The loss reads nothing else of a batch.
+            total = sum(self.loss(output, SimpleNamespace(pid=pid)).values())
         self.scaler.scale(total).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -74,10 +76,10 @@ class PeersTrainer:
 def encode(
     model: ReIDModel, batches: Iterable[tuple[Images, Tensor, Tensor]], descriptor: str, device: torch.device
 ) -> Tensor:
-    """One feature descriptor of all samples, (N, D) of unit length on the CPU: a whole pass in float32 for each."""
+    """Encode one descriptor of all samples in float32, in a pass of its own: (N, D) of unit length on the CPU."""
     model.eval()
     features = []
     for images, _, camera in batches:
-        images = [of_modality.to(device) for of_modality in images]
+        images = [one.to(device) for one in images]
         features.append(forward(model, images, camera.to(device)).descriptors[descriptor].cpu())
     return F.normalize(torch.cat(features), dim=1)

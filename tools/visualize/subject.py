@@ -1,11 +1,11 @@
-"""What the pictures are drawn of: a model, the split it is scored on, its features, and single images on demand.
+"""What the pictures show: a model, the split that it is evaluated on, its descriptors, and single images on demand.
 
 Shapes: N samples of the split, M modality, H and W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,7 +15,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from data.loading.decode import decode_sample
-from data.sample import Batch, Sample
+from data.sample import Sample
 from data.splits import EvalSplit
 from engine.evaluate import Evaluator
 from modeling.model import ReIDModel, ReIDOutput
@@ -23,28 +23,33 @@ from tools.visualize.ranking import Ranking
 from utils.errors import UserError
 
 DISPLAY_SIDE = 256
-"""Pixels of an image's longer side in a picture, where the model sees fewer."""
+"""The longer side of an image in a picture has at least this many pixels."""
 
 
 @dataclass(frozen=True)
-class Scene:
-    """A model and the images it is looked at with. Everything is encoded once, at the first need."""
+class Subject:
+    """A model and the test set that it is shown on. The test set is encoded once, when it is first needed."""
 
     model: ReIDModel
     evaluator: Evaluator
-    batch_of: Callable[[Sequence[int]], Batch]
-    """Positions in the split to a batch on the CPU."""
     size_hw: tuple[int, int]
-    """What the model sees, in pixels."""
+    """Height and width in pixels of the images that the model sees."""
+    facts: dict[str, str]
+    """Names the data set, the backbone and the checkpoint."""
 
     @property
     def split(self) -> EvalSplit:
-        """The split whose images are shown."""
+        """Return the split whose images are shown."""
         return self.evaluator.split
 
+    @property
+    def descriptor(self) -> str:
+        """Return the name of the descriptor that the gallery is ranked by."""
+        return self.model.descriptor
+
     @cached_property
-    def features(self) -> dict[str, torch.Tensor]:
-        """(N, D) float32 by descriptor, on the CPU, as they are ranked (scaled where the evaluator does so)."""
+    def descriptors(self) -> dict[str, torch.Tensor]:
+        """Encode the split: (N, D) float32 by name, on the CPU, scaled as the evaluator scales them for ranking."""
         setting = self.evaluator.missing
         descriptors = self.evaluator.encode(self.model, [setting])[setting].descriptors
         scale = self.evaluator.normalize_features
@@ -52,27 +57,25 @@ class Scene:
 
     @cached_property
     def ranking(self) -> Ranking:
-        """The gallery as the headline feature ranks it."""
-        split = self.split
-        features, reranked = self.features[self.model.feat], self.evaluator.rerank
-        return Ranking.of(features, split.pids, split.groups, split.query, split.gallery, reranked=reranked)
+        """Rank the gallery for each query."""
+        return Ranking.from_split(self.descriptors[self.descriptor], self.split, reranked=self.evaluator.rerank)
 
     @torch.inference_mode()
     def output(self, index: int) -> ReIDOutput:
-        """What the model makes of sample `index` of the split."""
+        """Run the model on sample `index` of the split."""
         self.model.eval()
-        batch = self.batch_of([index]).to(self.evaluator.precision.device)
+        batch = self.evaluator.loader.dataset.__getitems__([index]).to(self.evaluator.precision.device)
         with self.evaluator.precision.autocast():
             return self.model(self.evaluator.transform(batch.images, batch.present), batch.camera, batch.present)
 
     def pixels(self, index: int) -> list[np.ndarray | None]:
-        """M images (H, W, 3) uint8 of a size fit to be shown; None where the modality is absent."""
+        """Decode M images (H, W, 3) uint8 at display size; None where the modality is absent."""
         sample = self.split.samples[index]
         images = decode_sample(sample, self.display_hw).transpose(0, 2, 3, 1)
         return [image if path is not None else None for image, path in zip(images, sample.paths, strict=True)]
 
     def mask(self, index: int) -> np.ndarray | None:
-        """(H, W) float in [0, 1], where the object is, as large as `pixels`; None where the data set does not say."""
+        """Load the object's mask (H, W) float in [0, 1], as large as `pixels`; None if the data set has none."""
         path = self.split.samples[index].mask
         if path is None:
             return None
@@ -82,24 +85,32 @@ class Scene:
 
     @property
     def display_hw(self) -> tuple[int, int]:
-        """Height and width of the images in pictures: the proportions that the model sees."""
+        """Return the height and width of images in pictures, in the proportions that the model sees."""
         factor = max(1.0, DISPLAY_SIDE / max(self.size_hw))
         return round(self.size_hw[0] * factor), round(self.size_hw[1] * factor)
+
+    def group_name(self, index: int) -> str:
+        """Name the group that the protocol compares: the camera or scene of sample `index`."""
+        sample = self.split.samples[index]
+        return f"camera {sample.camera + 1}" if self.split.protocol == "camera" else f"scene {sample.scene}"
 
 
 def find_samples(
     samples: Sequence[Sample], wanted: str, *, among: Sequence[int] | None = None, what: str = "image"
 ) -> list[int]:
-    """Positions of the samples that a comma-separated list names, each by its number or its file name.
+    """Find the samples that a comma-separated list names, each by its number or its file name.
 
     Args:
-        samples: of the split.
-        wanted: '4,17,000258_cam1_0_02'; a file name may lack its ending.
-        among: the samples to choose from; numbers count in it. None: all of `samples`.
-        what: what they are called in the error.
+        samples: those of the split.
+        wanted: such as '4,17,000258_cam1_0_02'; the suffix of a file name may be left out.
+        among: positions of the samples to choose from, which numbers count in; None: all of `samples`.
+        what: what the error calls a sample.
+
+    Returns:
+        Positions in `samples`.
 
     Raises:
-        UserError: there is no such sample.
+        UserError: a sample does not exist.
     """
     among = range(len(samples)) if among is None else among
     by_name: dict[str, int] = {}
@@ -122,6 +133,6 @@ def find_samples(
 
 
 def spread(count: int, available: int) -> list[int]:
-    """At most `count` of the positions 0 .. available - 1, evenly spaced, none at either end."""
+    """Choose at most `count` of the positions 0 .. available - 1, evenly spaced and away from either end."""
     count = min(count, available)
     return [(2 * i + 1) * available // (2 * count) for i in range(count)]

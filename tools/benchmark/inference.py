@@ -1,0 +1,62 @@
+"""Inference, and a table of absent modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+
+from data.sample import Batch
+from engine.missing import NOTHING, SETTINGS
+from engine.precision import resolve_precision
+from tools.benchmark.build import Bench
+from tools.benchmark.reference import training
+from tools.benchmark.timing import Row, compare, timing_row
+
+
+def measure_inference(bench: Bench) -> Iterator[Row]:
+    """Compare all descriptors of a batch: ours takes one pass, the reference one pass per descriptor.
+
+    Our pass starts from bytes on the device and leaves the descriptors there. The reference starts from normalised
+    floats there, and moves each batch's descriptors to the CPU.
+    """
+    device = bench.device
+    trainer = bench.make_trainer("off")
+    model, normalize = trainer.state.model.eval(), trainer.evaluate.transform
+    batch = next(iter(trainer.evaluate.loader)).to(device)
+    batch = Batch(**{name: getattr(batch, name)[: bench.sizes.eval_batch] for name in batch.__slots__})
+    ready = [(list(normalize(batch.images, batch.present).unbind(1)), batch.pid, batch.camera)]
+    names = model.descriptor_names
+
+    def encode(amp: str) -> None:
+        with torch.inference_mode(), resolve_precision(amp, device).autocast():
+            model(normalize(batch.images, batch.present), batch.camera, batch.present)
+
+    def encode_by_reference(names: tuple[str, ...]) -> None:
+        for name in names:
+            training.encode(model, ready, name, device)
+
+    precisions = ["bf16"] if device.type == "cuda" else ["bf16", "off"]
+    ways = {amp: partial(encode, amp) for amp in precisions}
+    ways |= {
+        "reference": partial(encode_by_reference, names),
+        "reference, one": partial(encode_by_reference, names[:1]),
+    }
+    times = compare(ways, device, repeats=bench.sizes.repeats, calls=bench.sizes.calls)
+    for amp in precisions:
+        title = f"{'fp32' if amp == 'off' else amp}, batch {len(batch)}"
+        count = len(batch)
+        yield timing_row(f"all {len(names)} descriptors, {title}", times[amp], times["reference"], samples=count)
+        yield timing_row(f"one descriptor, {title}", times[amp], times["reference, one"], samples=count)
+
+
+def measure_missing(bench: Bench) -> Iterator[Row]:
+    """Compare seven settings of absent modalities with one, both ours: the backbone sees each image once in either."""
+    trainer = bench.make_trainer("bf16")
+    score = partial(trainer.evaluate.score, trainer.state.model)
+    ways = {"table": partial(score, SETTINGS), "one": partial(score, [NOTHING])}
+    times = compare(ways, bench.device, repeats=bench.sizes.repeats)
+    count = len(trainer.evaluate.split.samples)
+    name = f"{len(SETTINGS)} settings of absent modalities beside 1, bf16, {count} samples"
+    yield timing_row(name, times["table"], times["one"])
