@@ -1,8 +1,7 @@
-"""From configuration to evaluator and trainer: the only file of this package that knows the keys."""
+"""From configuration to evaluator and trainer: the only file of this package that reads the keys."""
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,22 +13,18 @@ from yacs.config import CfgNode
 from data.build import build_augmentation, build_eval_loader, build_normalization, build_train_loader
 from data.masks import patch_coverage
 from data.splits import EvalSplit, ReIDData
-from engine.checkpoint import BEST, load_checkpoint, load_model_state
+from engine.checkpoint import BEST, Checkpoint, load_model_state
 from engine.compiled import CompiledModel
 from engine.evaluate import Evaluator
 from engine.parallel import GatheredLoss, parallel_forward
-from engine.precision import Precision, resolve_precision
+from engine.precision import resolve_precision
 from engine.run_folder import RunFolder
 from engine.train import Trainer, TrainOptions, TrainState
 from modeling import build_loss, build_model, build_observers
-from modeling.checkpoint_names import upgrade_names
 from modeling.demo_checkpoints import from_original
 from modeling.model import ReIDModel
 from solver import build_optimizer, build_schedule
 from utils import distributed
-from utils.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 
 def find_weights(cfg: CfgNode, given: str = "") -> Path:
@@ -44,12 +39,11 @@ def load_model(cfg: CfgNode, data: ReIDData, content: dict[str, Any], source: st
         UserError: the configuration describes another model; names `source`.
     """
     build = partial(build_model, cfg, pretrained=False)
-    content = from_original(content, source, build)
+    checkpoint = Checkpoint.from_content(from_original(content, source, build))
     model = build(
-        num_classes=len(content.get("pids", data.train_pids)),
-        num_cameras=content.get("num_cameras", data.num_cameras),
+        num_classes=len(checkpoint.pids or data.train_pids), num_cameras=checkpoint.num_cameras or data.num_cameras
     )
-    load_model_state(model, upgrade_names(content.get("model", content)), source)
+    load_model_state(model, checkpoint.model, source)
     return model
 
 
@@ -66,7 +60,6 @@ def build_evaluator(cfg: CfgNode, split: EvalSplit, model: ReIDModel, device: to
         loader=build_eval_loader(cfg, split, device),
         transform=build_normalization(cfg),
         precision=resolve_precision(cfg.SOLVER.AMP, device),
-        headline=model.descriptor,
         normalize_features=cfg.TEST.FEAT_NORM,
         rerank=cfg.TEST.RE_RANKING,
         flip=cfg.TEST.FLIP,
@@ -76,18 +69,12 @@ def build_evaluator(cfg: CfgNode, split: EvalSplit, model: ReIDModel, device: to
 
 
 def build_trainer(
-    cfg: CfgNode,
-    data: ReIDData,
-    model: ReIDModel,
-    *,
-    evaluator: Evaluator,
-    folder: RunFolder,
-    precision: Precision,
+    cfg: CfgNode, data: ReIDData, model: ReIDModel, device: torch.device, *, evaluator: Evaluator, folder: RunFolder
 ) -> Trainer:
-    """A trainer of `model`, which is on the device already, from its first epoch."""
+    """A trainer of `model`, which is on `device` already, from its first epoch."""
     solver = cfg.SOLVER
+    precision = resolve_precision(solver.AMP, device)
     optimizer = build_optimizer(cfg, model)
-    state = TrainState(model, optimizer, build_schedule(cfg, optimizer), precision.make_scaler())
     options = TrainOptions(
         max_epochs=solver.MAX_EPOCHS,
         seed=solver.SEED,
@@ -102,47 +89,15 @@ def build_trainer(
     if distributed.is_active():
         forward, loss = parallel_forward(forward), GatheredLoss(loss)
     observers = build_observers(cfg, model)
-    diagnostics = observers[0] if observers else None
-    if diagnostics is not None:
-        evaluator = replace(evaluator, observe=diagnostics.after_evaluation)
     return Trainer(
-        state,
+        TrainState(model, optimizer, build_schedule(cfg, optimizer), precision.make_scaler()),
         options,
         loss=loss,
-        loader=build_train_loader(cfg, data, precision.device),
+        loader=build_train_loader(cfg, data, device),
         augment=build_augmentation(cfg),
-        evaluate=evaluator,
+        evaluate=replace(evaluator, observers=observers),
         folder=folder,
         precision=precision,
         forward=forward,
-        diagnostics=diagnostics,
+        observers=observers,
     )
-
-
-def resume(trainer: Trainer, content: dict[str, Any], source: str) -> None:
-    """Bring `trainer` to where the checkpoint `content` was written.
-
-    Raises:
-        UserError: it is of another model, optimiser or set of identities.
-    """
-    for key, what in (("pids", "identities"), ("num_cameras", "cameras")):
-        if content.get(key) != trainer.options.metadata[key]:
-            raise UserError(
-                f"{source} was trained on other {what} than DATASETS.NAMES and DATASETS.ROOT_DIR give now. Resume with "
-                "the data set it was started on, or train anew in another OUTPUT_DIR."
-            )
-    trainer.state.load_state_dict(content, source)
-    if trainer.state.best and _epoch_of(trainer.folder.path / BEST) != trainer.state.best["epoch"]:
-        # Gone, broken, or written after the checkpoint.
-        logger.info("warning: %s in %s is not of this checkpoint; it is chosen anew.", BEST, trainer.folder.path)
-        trainer.state.best = {}
-    if trainer.diagnostics is not None and "diagnostics" in content:
-        trainer.diagnostics.load_state_dict(content["diagnostics"])
-
-
-def _epoch_of(path: Path) -> int | None:
-    """The epoch of the checkpoint at `path`; None where there is none that can be read."""
-    try:
-        return load_checkpoint(path).get("epoch")
-    except UserError:
-        return None

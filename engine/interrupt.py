@@ -22,14 +22,15 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """Context in which the first signal is kept for `poll` and a second one interrupts at once."""
+    """A context that keeps the first signal for `poll` and raises KeyboardInterrupt at the second."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        self._former: dict[int, signal.Handlers] = {}
 
     def poll(self) -> int | None:
-        """The signal that asks to stop: that of any process, in all of them, which must therefore all call this."""
-        return distributed.agree(self.signum or 0) or None
+        """The signal received by any process, None without one; collective, call it on every rank."""
+        return distributed.all_reduce_max(self.signum or 0) or None
 
     def __enter__(self) -> StopRequest:
         self._former = {number: signal.signal(number, self._handle) for number in SIGNALS}
@@ -43,4 +44,4 @@ class StopRequest:
         if self.signum is not None:
             raise KeyboardInterrupt
         self.signum = signum
-        logger.info("%s: saving after this step. Once more to stop at once.", signal.Signals(signum).name)
+        logger.info("%s: saving after this step. Send it again to stop at once.", signal.Signals(signum).name)

@@ -1,10 +1,10 @@
 """Distances, mAP, CMC and mINP, from the rank of each positive; no model, no files.
 
-These figures need only where in its ranking each positive stands, not which image stands where. So the distances of a
-query are sorted without the images that they belong to, which is several times as fast, and the positives looked up
-among them (`positive_ranks`).
+These metrics need only the rank at which each positive stands, not which image stands at every rank. So the distances
+of a query are sorted without the images that they belong to, which is several times as fast, and the distance of each
+positive is looked up among them (`positive_ranks`).
 
-Shapes: Q queries, G gallery, E width, P the largest number of positives of a query.
+Shapes: Q queries, G gallery, E width, P the largest number of positives of a query, K some pairs of the Q x G.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,19 +21,30 @@ from torch import Tensor
 from utils.errors import UserError
 
 MAX_RANK = 50
-CHUNK_ELEMENTS = 2**25
-"""Elements of the Q x G matrix of distances that are made at a time."""
-SORT_ELEMENTS = 2**18
-"""Of those, sorted at a time by a thread of the CPU: what stays in its cache."""
-Pairs = tuple[Tensor, Tensor]
-"""Indices (K,) of queries and (K,) of gallery images, int64: some pairs out of Q x G."""
+CHUNK_ELEMENTS = 2**25  # of the Q x G matrix of distances, computed at a time
+SORT_ELEMENTS = 2**18  # of those, sorted at a time by a CPU thread: they stay in its cache until they are searched
+
+
+class Pairs(NamedTuple):
+    """Pairs of a query and a gallery image, sorted by query and then by image."""
+
+    query: Tensor
+    """(K,) int64."""
+    image: Tensor
+    """(K,) int64."""
+
+    def within(self, queries: slice) -> Pairs:
+        """The pairs of some queries, which are then counted from 0."""
+        bounds = torch.tensor([queries.start, queries.stop], device=self.query.device)
+        first, last = torch.searchsorted(self.query, bounds).tolist()
+        return Pairs(self.query[first:last] - queries.start, self.image[first:last])
 
 
 @dataclass(frozen=True)
 class RankingResult:
-    """Figures as fractions of 1, over the queries that have a valid match."""
+    """Metrics as fractions of 1, over the queries that have a valid match."""
 
-    mAP: float  # noqa: N815 - the field's name
+    mAP: float  # noqa: N815 - the established name
     cmc: Tensor
     """(MAX_RANK + 1,): cmc[r] is the share of queries with a match among the first r; cmc[0] is 0."""
     mINP: float  # noqa: N815
@@ -51,7 +63,7 @@ def pairwise_distance(query: Tensor, gallery: Tensor) -> Tensor:
 
 
 def ignored_pairs(query_pid: Tensor, query_group: Tensor, gallery_pid: Tensor, gallery_group: Tensor) -> Tensor:
-    """(Q, G) bool: what the protocol takes out of a query's ranking, its own identity seen in its own view.
+    """(Q, G) bool: the images that the protocol removes from a query's ranking, of its identity in its own group.
 
     Args:
         query_pid: (Q,) identities; `gallery_pid`: (G,).
@@ -61,90 +73,107 @@ def ignored_pairs(query_pid: Tensor, query_group: Tensor, gallery_pid: Tensor, g
 
 
 def same_identity_pairs(query_pid: Tensor, gallery_pid: Tensor) -> Pairs:
-    """Where query (Q,) and gallery (G,) identities are equal, by query and then by gallery index.
+    """The pairs whose query (Q,) and gallery (G,) identities are equal.
 
-    Few pairs are, so they are looked up in the sorted identities instead of being compared one by one.
+    There are few of them, so they are looked up in the sorted identities instead of comparing all pairs.
     """
     gallery_pid, order = gallery_pid.sort(stable=True)
-    query, place = _look_up(query_pid, gallery_pid)
-    return query, order[place]
+    query, positions = _find_all(query_pid, gallery_pid)
+    return Pairs(query, order[positions])
 
 
-def _look_up(wanted: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Where some values stand in ascending `keys`: for every time that one does, its index and that of the key."""
+def _find_all(wanted: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """All (i, j) with wanted[i] == keys[j], sorted; `keys` are ascending and may repeat."""
     first = torch.searchsorted(keys, wanted)
     counts = torch.searchsorted(keys, wanted, right=True) - first
-    rows = torch.arange(len(wanted), device=wanted.device).repeat_interleave(counts)
-    return rows, first[rows] + count_within(rows, counts)
+    i = torch.arange(len(wanted), device=wanted.device).repeat_interleave(counts)
+    return i, first[i] + count_within(i, counts)
+
+
+def count_within(rows: Tensor, counts: Tensor) -> Tensor:
+    """Number the entries of each row 0, 1, 2, ...; `rows` (K,) are ascending, and row r occurs counts[r] times."""
+    return torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
 
 
 def positive_ranks(distance: Tensor, positive: Pairs, ignored: Pairs) -> tuple[Tensor, Tensor]:
-    """Where each query's positives stand in its ranking; equal distances go by gallery index.
+    """The rank of each query's positives; equal distances rank by gallery index.
 
     Args:
         distance: (Q, G) float32, finite.
-        positive: the matches, by query and then by gallery index.
-        ignored: what is taken out of the ranking, in the same order; no match is.
+        positive: the matches.
+        ignored: pairs removed from the ranking; a match is not among them.
 
     Returns:
         The 1-based ranks (Q, P), ascending, 0 where a query has fewer than P; and the counts of positives (Q,).
     """
-    rows, columns = positive
-    num_query = len(distance)
-    counts = torch.bincount(rows, minlength=num_query)
-    slots = count_within(rows, counts)
-    values = distance.new_full((num_query, max(int(counts.max()), 1)), torch.inf)
-    images = columns.new_zeros(values.shape)
-    values[rows, slots], images[rows, slots] = distance[rows, columns], columns
-    values, order = values.sort(dim=1, stable=True)  # by distance, then by gallery index
-    images = images.gather(1, order)
-
-    before, equal = _count_closer(distance, values, ignored)
+    values, images, counts = _sort_positives(distance, positive)
     exists = values < torch.inf
-    rows, slots = (exists & (equal > 1)).nonzero(as_tuple=True)
-    index = torch.arange(distance.shape[1], device=distance.device)
-    for r, s in zip(rows.split(num_query), slots.split(num_query), strict=True):  # no more memory than `distance`
-        earlier = (distance[r] == values[r, s, None]) & (index < images[r, s, None])
-        entry, place = _look_up(r, ignored[0])
-        earlier[entry, ignored[1][place]] = False
-        before[r, s] += earlier.sum(dim=1)
-    return (before + 1) * exists, counts
+    closer, equal = _count_closer(distance, values, ignored)
+    tied = exists & (equal > 1)  # one of the equal distances is the positive's own
+    closer[tied] += _count_earlier_ties(distance, values, images, ignored, tied)
+    return (closer + 1) * exists, counts
+
+
+def _sort_positives(distance: Tensor, positive: Pairs) -> tuple[Tensor, Tensor, Tensor]:
+    """Distances (Q, P) of the positives, ascending and then inf; their images (Q, P); the counts of positives (Q,)."""
+    counts = torch.bincount(positive.query, minlength=len(distance))
+    slots = count_within(positive.query, counts)
+    values = distance.new_full((len(distance), max(int(counts.max()), 1)), torch.inf)
+    images = positive.image.new_zeros(values.shape)
+    values[positive.query, slots], images[positive.query, slots] = distance[positive], positive.image
+    values, order = values.sort(dim=1, stable=True)  # by distance, then by gallery index
+    return values, images.gather(1, order), counts
 
 
 def _count_closer(distance: Tensor, values: Tensor, ignored: Pairs) -> tuple[Tensor, Tensor]:
-    """How many distances (Q, G), but for the ignored, are below each value (Q, P) of their row, and how many equal it.
+    """How many distances (Q, G), without the ignored, are below each value (Q, P) of their row, and how many equal it.
 
-    On the CPU numpy sorts, whose vectorised sort of values alone is some twenty times as fast as torch's. It has one
-    thread, so that the rows are shared out, a few at a time, which stay in the cache until they have been searched.
+    On the CPU numpy sorts, because its vectorised sort of values alone is some twenty times as fast as torch's. It uses
+    one thread, so the rows are shared out to threads, a few rows at a time.
     """
     if distance.device.type != "cpu":
         ranking = distance.index_put(ignored, distance.new_tensor(torch.inf)).sort(dim=1).values
         below, not_above = (torch.searchsorted(ranking, values, side=side) for side in ("left", "right"))
         return below, not_above - below
-    below, not_above = torch.empty((2, *values.shape), dtype=torch.int64)
-    step = max(1, SORT_ELEMENTS // distance.shape[1])
-    starts = range(0, len(distance), step)
-    bounds = torch.searchsorted(ignored[0], torch.tensor([*starts, len(distance)])).tolist()
-    rows, columns, source, wanted, left, right = (
-        of_all.numpy() for of_all in (*ignored, distance, values, below, not_above)
-    )
 
-    def count(start: int, first: int, last: int) -> None:
-        ranking = source[start : start + step].copy()
-        ranking[rows[first:last] - start, columns[first:last]] = np.inf
+    below, not_above = np.empty(values.shape, np.int64), np.empty(values.shape, np.int64)
+    rows_at_a_time = max(1, SORT_ELEMENTS // distance.shape[1])
+    starts = range(0, len(distance), rows_at_a_time)
+    first_ignored = torch.searchsorted(ignored.query, torch.tensor([*starts, len(distance)])).tolist()
+    all_distances, all_values, ignored_query, ignored_image = (x.numpy() for x in (distance, values, *ignored))
+
+    def search(start: int, first: int, last: int) -> None:
+        """Fill the rows from `start`, whose ignored pairs are those from `first` to `last`."""
+        ranking = all_distances[start : start + rows_at_a_time].copy()
+        ranking[ignored_query[first:last] - start, ignored_image[first:last]] = np.inf
         ranking.sort(axis=1)
         for row, ranked in enumerate(ranking, start):
-            left[row] = ranked.searchsorted(wanted[row])
-            right[row] = ranked.searchsorted(wanted[row], "right")
+            below[row] = ranked.searchsorted(all_values[row], "left")
+            not_above[row] = ranked.searchsorted(all_values[row], "right")
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # numpy releases the interpreter lock while it sorts
-        list(pool.map(count, starts, bounds[:-1], bounds[1:]))
-    return below, not_above - below
+        list(pool.map(search, starts, first_ignored[:-1], first_ignored[1:]))
+    return torch.from_numpy(below), torch.from_numpy(not_above - below)
 
 
-def count_within(rows: Tensor, counts: Tensor) -> Tensor:
-    """0, 1, 2, ... anew in every row, of a list of pairs by row whose rows have `counts` of them."""
-    return torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
+def _count_earlier_ties(distance: Tensor, values: Tensor, images: Tensor, ignored: Pairs, tied: Tensor) -> Tensor:
+    """For each of the `tied` (Q, P) positives, how many images of equal distance have a smaller gallery index.
+
+    Args:
+        distance: (Q, G).
+        values: (Q, P) distances of the positives; `images`: (Q, P) their gallery indices.
+        ignored: pairs that do not count.
+    """
+    queries, slots = tied.nonzero(as_tuple=True)
+    index = torch.arange(distance.shape[1], device=distance.device)
+    counts = [queries[:0]]
+    at_a_time = len(distance)  # takes no more memory than `distance`
+    for query, slot in zip(queries.split(at_a_time), slots.split(at_a_time), strict=True):
+        earlier = (distance[query] == values[query, slot, None]) & (index < images[query, slot, None])
+        row, pair = _find_all(query, ignored.query)
+        earlier[row, ignored.image[pair]] = False
+        counts.append(earlier.sum(dim=1))
+    return torch.cat(counts)
 
 
 def evaluate_ranking(
@@ -157,7 +186,7 @@ def evaluate_ranking(
     *,
     chunk: int | None = None,
 ) -> RankingResult:
-    """Rank the gallery for every query by squared Euclidean distance, leaving out what `ignored_pairs` names.
+    """Rank the gallery for every query by squared Euclidean distance, without the pairs of `ignored_pairs`.
 
     Args:
         query_feat: (Q, E) features; `gallery_feat`: (G, E).
@@ -185,12 +214,12 @@ def rank_distances(
     *,
     chunk: int | None = None,
 ) -> RankingResult:
-    """`evaluate_ranking` by a matrix of distances (Q, G) that is there already (re-ranking)."""
+    """`evaluate_ranking` by distances (Q, G) that are computed already, such as those of re-ranking."""
     return _rank(lambda rows: distance[rows], query_pid, query_group, gallery_pid, gallery_group, chunk=chunk)
 
 
 def _rank(
-    distance_of: Callable[[slice], Tensor],
+    compute_distance: Callable[[slice], Tensor],
     query_pid: Tensor,
     query_group: Tensor,
     gallery_pid: Tensor,
@@ -198,27 +227,28 @@ def _rank(
     *,
     chunk: int | None,
 ) -> RankingResult:
-    """Score every query; `distance_of` makes the rows (q, G) of the distances of some of them."""
-    if not (len(query_pid) and len(gallery_pid)):
-        raise UserError(f"There are {len(query_pid)} queries and {len(gallery_pid)} gallery images; each needs one.")
-    chunk = chunk or max(1, CHUNK_ELEMENTS // len(gallery_pid))
+    """Score every query; `compute_distance` gives the distances (q, G) of a slice of the queries."""
+    num_queries, num_gallery = len(query_pid), len(gallery_pid)
+    if not (num_queries and num_gallery):
+        raise UserError(f"There are {num_queries} queries and {num_gallery} gallery images; each needs one.")
+    chunk = chunk or max(1, CHUNK_ELEMENTS // num_gallery)
     query, image = same_identity_pairs(query_pid, gallery_pid)
-    own_view = query_group[query] == gallery_group[image]
-    positive, ignored = ((query[these], image[these]) for these in (~own_view, own_view))
+    own_group = query_group[query] == gallery_group[image]
+    positive, ignored = Pairs(query[~own_group], image[~own_group]), Pairs(query[own_group], image[own_group])
     parts = []
-    for start in range(0, len(query_pid), chunk):
-        distance = distance_of(slice(start, start + chunk)).float()
+    for start in range(0, num_queries, chunk):
+        distance = compute_distance(slice(start, start + chunk)).float()
         if not torch.isfinite(torch.stack(distance.aminmax())).all():
             raise UserError("The distances to be ranked hold nan or inf: the features are broken or too large.")
-        rows = slice(start, start + len(distance))
-        parts.append(_scores(*positive_ranks(distance, _of_rows(positive, rows), _of_rows(ignored, rows))))
+        queries = slice(start, start + len(distance))
+        parts.append(_score(*positive_ranks(distance, positive.within(queries), ignored.within(queries))))
     ap, first, inp = (torch.cat(values) for values in zip(*parts, strict=True))
     valid = first > 0
     if not valid.any():
         raise UserError(
-            f"No query has a match in the gallery of another view. Query identities: {_some(query_pid)}; views: "
-            f"{_some(query_group)}. Gallery identities: {_some(gallery_pid)}; views: {_some(gallery_group)}. An "
-            "identity must be seen by at least two cameras (or scenes, as the protocol says)."
+            f"No query has a match in the gallery of another group. Query identities: {_some(query_pid)}; groups: "
+            f"{_some(query_group)}. Gallery identities: {_some(gallery_pid)}; groups: {_some(gallery_group)}. An "
+            "identity must be seen by at least two cameras (or in two scenes, as the protocol says)."
         )
     ranks = torch.arange(MAX_RANK + 1, device=first.device)
     cmc = (first[valid].unsqueeze(1) <= ranks).double().mean(dim=0)
@@ -227,27 +257,20 @@ def _rank(
         cmc=cmc.cpu(),
         mINP=inp[valid].mean().item(),
         ap=ap.masked_fill(~valid, torch.nan).cpu(),
-        num_queries=len(query_pid),
+        num_queries=num_queries,
         num_valid_queries=int(valid.sum()),
     )
 
 
-def _of_rows(pairs: Pairs, rows: slice) -> Pairs:
-    """The pairs of some queries, which are counted from 0 again."""
-    bounds = torch.tensor([rows.start, rows.stop], device=pairs[0].device)
-    these = slice(*torch.searchsorted(pairs[0], bounds).tolist())
-    return pairs[0][these] - rows.start, pairs[1][these]
-
-
-def _scores(ranks: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Average precision, rank of the first positive (0 without one) and INP, each (Q,)."""
+def _score(ranks: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Average precision, rank of the first positive (0 without one) and INP, each (Q,), from `positive_ranks`."""
     order = torch.arange(1, ranks.shape[1] + 1, device=ranks.device)
     exists = ranks > 0
     precision = (order * exists).double() / ranks.clamp_min(1)  # at the rank of each positive
-    number = counts.clamp_min(1)
-    return precision.sum(dim=1) / number, ranks[:, 0], counts.double() / ranks.amax(dim=1).clamp_min(1)
+    return precision.sum(dim=1) / counts.clamp_min(1), ranks[:, 0], counts.double() / ranks.amax(dim=1).clamp_min(1)
 
 
 def _some(values: Tensor) -> str:
+    """The first distinct values, for a message."""
     distinct = values.unique().tolist()
     return ", ".join(map(str, distinct[:8])) + (", ..." if len(distinct) > 8 else "")

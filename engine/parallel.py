@@ -1,11 +1,11 @@
 """A training step on a batch that several processes share, equal to that of one process with the whole batch.
 
-Each process has L, the loss of the whole batch: it gathers everybody's features and logits (`GatheredLoss`). Gathering
-sums in its backward pass what all processes send to a row, so a row's gradient is that of n L; and averaging the n
-processes' gradients of the weights, each over its own rows, makes that the gradient of L. The same holds for the batch
-normalisations, which gather as well (`modeling.layers.BatchNorm`).
+Each process computes L, the loss of the whole batch, from the features and logits of all processes (`GatheredLoss`).
+The backward pass of gathering sums the gradients that all n processes send to a row, so the gradient of a row is that
+of n L. Averaging the n processes' gradients of the weights, each over its own rows, then gives the gradient of L. The
+same holds for the batch normalisations, which gather as well (`modeling.layers.BatchNorm`).
 
-Drop path, dropout and Gumbel noise are drawn by each process for its own rows; augmentation as one process would.
+Each process draws drop path, dropout and Gumbel noise for its own rows; the augmentation draws as one process would.
 """
 
 from __future__ import annotations
@@ -23,27 +23,29 @@ from utils import distributed
 
 
 class GatheredLoss(nn.Module):
-    """`loss` over the rows of all processes: the same dict, of the same values, in each of them."""
+    """`loss` over the rows of all processes: every process gets the same dict with the same values."""
 
     def __init__(self, loss: nn.Module) -> None:
         super().__init__()
         self.loss = loss
 
     def forward(self, output: ReIDOutput, batch: Batch) -> dict[str, Tensor]:
-        """Return the losses of the batch of which this process holds a part; the arguments are those of `ReIDLoss`."""
+        """Losses of the whole batch, of which this process holds a part; the arguments are those of `ReIDLoss`."""
         features, logits = (
-            {name: distributed.gather_rows(rows.float()) for name, rows in by_head.items()}
+            {head: distributed.gather_rows(rows.float()) for head, rows in by_head.items()}
             for by_head in (output.features, output.logits)
         )
-        present = {name: distributed.gather_rows(rows) for name, rows in output.present.items()}
-        output = replace(output, features=features, logits=logits, present=present)
-        return self.loss(output, replace(batch, pid=distributed.gather_rows(batch.pid)))
+        present = {head: distributed.gather_rows(rows) for head, rows in output.present.items()}
+        return self.loss(
+            replace(output, features=features, logits=logits, present=present),
+            replace(batch, pid=distributed.gather_rows(batch.pid)),
+        )
 
 
 def parallel_forward(model: nn.Module) -> Callable[..., ReIDOutput]:
-    """`model` as a training step calls it: in the backward pass the processes average their gradients."""
-    # The statistics of batch normalisation are equal in all processes already. A static graph lets parameters be
-    # without a gradient (a predictor whose score nothing reads), without a search for them in each step.
+    """`model` as a training step calls it: the processes average their gradients in the backward pass."""
+    # The statistics of batch normalisation are equal in all processes already. A static graph allows parameters
+    # without a gradient (a predictor whose score nothing reads) and does not search for them in each step.
     parallel = DistributedDataParallel(
         _AsDict(model), broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True
     )
@@ -51,7 +53,7 @@ def parallel_forward(model: nn.Module) -> Callable[..., ReIDOutput]:
 
 
 class _AsDict(nn.Module):
-    """The output's fields as a dict: DistributedDataParallel looks for tensors in dicts, but not in dataclasses."""
+    """Returns the output's fields as a dict: DistributedDataParallel looks for tensors in dicts, not in dataclasses."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

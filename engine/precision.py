@@ -1,4 +1,4 @@
-"""Mixed precision: which autocast type, and whether gradients must be scaled."""
+"""The device, and the type that mixed precision computes in on it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from utils.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """The autocast type on a device; None computes in float32."""
+    """A device and its autocast type; None computes in float32."""
 
     device: torch.device
     dtype: torch.dtype | None
@@ -27,43 +27,43 @@ class Precision:
 
 
 def resolve_precision(mode: str, device: torch.device) -> Precision:
-    """SOLVER.AMP as a type: 'auto' is bf16 where the card computes in it, else fp16, and off on the CPU."""
+    """The precision for SOLVER.AMP: 'auto' is off on the CPU, bf16 on a GPU that computes in it, and fp16 on others."""
     if mode == "auto":
         mode = "off" if device.type == "cpu" else ("bf16" if torch.cuda.is_bf16_supported(False) else "fp16")
     return Precision(device, {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[mode])
 
 
 def resolve_device(name: str) -> torch.device:
-    """MODEL.DEVICE as a device: 'auto' is CUDA where there is a card. Each of several processes has a card of its own.
+    """The device for MODEL.DEVICE: 'auto' is CUDA if there is a GPU. Each of several processes gets its own GPU.
 
-    A card that is named becomes the current one, which streams, events and pinned memory belong to.
+    A GPU that is chosen by number becomes the current one, which streams, events and pinned memory belong to.
 
     Raises:
-        UserError: a CUDA device was asked for and is not there, or one for several processes.
+        UserError: a CUDA device was asked for that does not exist, or one GPU for several processes.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
     if device.type == "cuda" and distributed.is_active():
-        return _own_card(device)
+        return _local_gpu(device)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
             f"MODEL.DEVICE is {name!r}, but torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices. "
-            "Set it to 'auto' or 'cpu', or install a torch built for the card's driver."
+            "Set it to 'auto' or 'cpu', or install a torch built for the GPU's driver."
         )
     if device.index is not None:
         torch.cuda.set_device(device)
     return device
 
 
-def _own_card(device: torch.device) -> torch.device:
-    """The card of this one of several processes, which is then the current one."""
-    cards, processes = torch.cuda.device_count(), distributed.local_world_size()
-    if device.index is not None or processes > cards:
+def _local_gpu(device: torch.device) -> torch.device:
+    """This process's GPU, made the current one."""
+    gpus, processes = torch.cuda.device_count(), distributed.local_world_size()
+    if device.index is not None or processes > gpus:
         raise UserError(
             f"MODEL.DEVICE is {str(device)!r}, but {processes} processes were started on this machine, each of which "
-            f"needs a card of its own; torch sees {cards}. Start at most so many (torchrun --nproc_per_node) with "
-            "MODEL.DEVICE: auto, or set it to 'cpu'."
+            f"needs its own GPU; torch sees {gpus}. Start at most that many processes (torchrun --nproc_per_node) "
+            "with MODEL.DEVICE: auto, or set it to 'cpu'."
         )
     device = torch.device("cuda", distributed.local_rank())
     torch.cuda.set_device(device)

@@ -1,17 +1,17 @@
 """k-reciprocal re-ranking (Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR 2017).
 
-The paper leaves some choices open. Here they are those of the authors' published code, with which everybody compares:
+The paper leaves some choices open. They are made as in the authors' published code, to which results are compared:
 
-- Query and gallery are ranked as one set of N images, each image its own first neighbour: N(p, k) holds k + 1.
+- Query and gallery are ranked as one set of N images. Each image is its own first neighbour, so N(p, k) holds k + 1.
 - d is the squared Euclidean distance. It is normalised, d'(p, g) = d(p, g) / max_i d(p, i) over all N images i, both in
   the weights exp(-d') of eq. 7 and in the final sum of eq. 12 (the code divides by the maximum of each column and
-  transposes, which is the same).
-- Eq. 5 takes in the (k1 / 2)-reciprocal set of a neighbour q if *more than* two thirds of it are in R(p, k1); k1 / 2 is
+  transposes, which gives the same).
+- Eq. 5 adds the (k1 / 2)-reciprocal set of a neighbour q if *more than* two thirds of it are in R(p, k1); k1 / 2 is
   rounded half to even.
 - The weights of an image sum to 1 before local query expansion (eq. 11: the mean over the k2 nearest, itself included).
 
-Equal distances rank by index. Weights are float32 (float16 in the authors' code). An image gives weight to a few dozen
-others only: everything past the neighbours works on padded lists of those, and never on an N x N matrix.
+Equal distances rank by index. Weights are float32 (float16 in the authors' code). An image gives weight to only a few
+dozen others, so everything after the search for neighbours works on padded lists of these, never on an N x N matrix.
 
 Shapes: Q queries, G gallery, N = Q + G, E width, R rows of a chunk, K neighbours, H neighbours for k1 / 2,
 S weights of an image, padded with weight 0.
@@ -30,14 +30,12 @@ from torch.nn import functional as F
 from engine.metrics import count_within, pairwise_distance
 from utils.errors import UserError
 
-CHUNK_ELEMENTS = 2**24
-"""Elements of a matrix with N columns that are held at a time."""
-OVERLAP_ELEMENTS = {"cpu": 2**19, "cuda": 2**25}
-"""Weights that are compared at a time: what stays in a CPU's cache, what keeps a card busy."""
+CHUNK_ELEMENTS = 2**24  # of a matrix with N columns, held at a time
+OVERLAP_ELEMENTS = {"cpu": 2**19, "cuda": 2**25}  # weights compared at a time: they fit a CPU's cache or fill a GPU
 
 
 class Weights(NamedTuple):
-    """The images to which each image gives weight; where there are fewer than S, image 0 with weight 0 fills up."""
+    """The images to which each image gives weight; a list of fewer than S is padded with image 0 and weight 0."""
 
     images: Tensor
     """(N, S) int64."""
@@ -52,9 +50,9 @@ def rerank(
 
     Args:
         query_feat: (Q, E) features; `gallery_feat`: (G, E).
-        k1: neighbours that count as alike when they are mutual.
-        k2: images over whose weights local query expansion takes the mean; 1 leaves it out.
-        lambda_value: share of the original distance in the result, 0 to 1.
+        k1: number of neighbours; those that are mutual count as similar.
+        k2: number of images over whose weights local query expansion averages; 1 turns it off.
+        lambda_value: weight of the original distance in the result, 0 to 1.
 
     Raises:
         UserError: a parameter is out of range, or a feature is not finite.
@@ -76,13 +74,13 @@ def rerank(
     chunk = max(1, CHUNK_ELEMENTS // max(num_images, min(k1 + 1, num_images) * num_half))
     starts = range(0, num_images, chunk)
 
-    @lru_cache(maxsize=1)  # one chunk that holds everything is made once; several are made anew when they are needed
-    def distance_of(start: int) -> Tensor:
+    @lru_cache(maxsize=1)  # a single chunk is computed once; several are computed again each time they are needed
+    def chunk_distance(start: int) -> Tensor:
         return pairwise_distance(features[start : start + chunk], features)
 
     num_nearest = min(max(k1 + 1, k2), num_images)
-    nearest = torch.cat([_nearest(distance_of(start), num_nearest) for start in starts])
-    weights = _encode(distance_of, starts, nearest[:, : k1 + 1], nearest[:, :num_half])
+    nearest = torch.cat([_nearest(chunk_distance(start), num_nearest) for start in starts])
+    weights = _encode(chunk_distance, starts, nearest[:, : k1 + 1], nearest[:, :num_half])
     if k2 > 1:
         weights = _expand(weights, nearest[:, :k2], chunk)
 
@@ -90,26 +88,26 @@ def rerank(
     # Eq. 10: the weights of an image sum to 1, so the sum over the maxima is 2 - overlap. Eq. 12 then mixes.
     result = overlap.div_(overlap - 2).add_(1).mul_(1 - lambda_value)
     for start in range(0, num_query, chunk):
-        distance = distance_of(start)[: num_query - start]
+        distance = chunk_distance(start)[: num_query - start]
         result[start : start + chunk] += lambda_value / _farthest(distance) * distance[:, num_query:]
     return result
 
 
 def _nearest(distance: Tensor, k: int) -> Tensor:
-    """(R, k) the nearest of N by distance (R, N), nearest first."""
-    # The bits of floats that are not negative order as the floats do. `pairwise_distance` never gives -0.0.
+    """The k nearest images (R, k) by distance (R, N), nearest first."""
+    # Non-negative floats sort in the order of their bits, read as integers. `pairwise_distance` never gives -0.0.
     keys = distance.view(torch.int32).long().mul_(2**32)
     keys += torch.arange(distance.shape[1], device=distance.device)
     return keys.topk(k, dim=1, largest=False).indices
 
 
 def _farthest(distance: Tensor) -> Tensor:
-    """(R, 1) the largest of each row, above 0."""
+    """The largest distance (R, 1) of each row, at least the smallest positive float."""
     return distance.amax(dim=1, keepdim=True).clamp_min(torch.finfo(distance.dtype).tiny)
 
 
 def _mutual(neighbours: Tensor) -> Tensor:
-    """(N, K) bool: which of the neighbours (N, K) have the image among theirs, too (eq. 3)."""
+    """(N, K) bool: whether each of the neighbours (N, K) has the image among its own neighbours (eq. 3)."""
     num_images = len(neighbours)
     images = torch.arange(num_images, device=neighbours.device)[:, None]
     edges = (images * num_images + neighbours).flatten().sort().values
@@ -119,13 +117,13 @@ def _mutual(neighbours: Tensor) -> Tensor:
 
 
 def _encode(
-    distance_of: Callable[[int], Tensor], starts: range, neighbours: Tensor, half_neighbours: Tensor
+    chunk_distance: Callable[[int], Tensor], starts: range, neighbours: Tensor, half_neighbours: Tensor
 ) -> Weights:
-    """The weights of every image: exp(-d') over its expanded reciprocal set R* (eq. 5 and 7), scaled to sum 1.
+    """The weights of every image: exp(-d') over its expanded reciprocal set R* (eq. 5 and 7), scaled to a sum of 1.
 
     Args:
-        distance_of: start of a chunk to its distances (R, N).
-        starts: of the chunks.
+        chunk_distance: gives the distances (R, N) of the chunk that starts at a row.
+        starts: first rows of the chunks.
         neighbours: (N, K), N(p, k1); `half_neighbours`: (N, H), N(p, k1 / 2).
     """
     num_images = len(neighbours)
@@ -134,18 +132,18 @@ def _encode(
     parts = []
     for start in starts:
         rows = slice(start, start + starts.step)
-        distance = distance_of(start)
-        # R(p, k1) as a mask, with one column more as the place for what is not taken.
-        taken = distance.new_zeros((len(distance), num_images + 1), dtype=torch.bool)
-        taken.scatter_(1, neighbours[rows].where(mutual[rows], num_images), True)
-        members = half_neighbours[neighbours[rows]]  # (R, K, H): with `valid`, R(q, k1 / 2) of each neighbour q
+        distance = chunk_distance(start)
+        # R(p, k1) as a mask, with an extra column that takes the neighbours that are not in it.
+        included = distance.new_zeros((len(distance), num_images + 1), dtype=torch.bool)
+        included.scatter_(1, neighbours[rows].where(mutual[rows], num_images), True)
+        members = half_neighbours[neighbours[rows]]  # (R, K, H): where `valid`, R(q, k1 / 2) of each neighbour q
         valid = half_mutual[neighbours[rows]]
-        shared = (taken.gather(1, members.flatten(1)).view_as(members) & valid).sum(dim=2)
+        shared = (included.gather(1, members.flatten(1)).view_as(members) & valid).sum(dim=2)
         accepted = mutual[rows] & (3 * shared > 2 * half_sizes[neighbours[rows]])
         added = members.where(valid & accepted[:, :, None], num_images)
-        taken = taken.scatter_(1, added.flatten(1), True)[:, :num_images]
+        included = included.scatter_(1, added.flatten(1), True)[:, :num_images]
 
-        owner, image = taken.nonzero(as_tuple=True)
+        owner, image = included.nonzero(as_tuple=True)
         value = (-distance[owner, image] / _farthest(distance)[owner, 0]).exp()
         weights = _padded(owner, image, value, len(distance))
         parts.append(Weights(weights.images, weights.values / weights.values.sum(dim=1, keepdim=True)))
@@ -156,17 +154,17 @@ def _expand(weights: Weights, nearest: Tensor, chunk: int) -> Weights:
     """Local query expansion: the mean of the weights of the `nearest` (N, k2) of every image (eq. 11)."""
     num_images, k2 = nearest.shape
     parts = []
-    for of_chunk in nearest.split(chunk):
-        mean = weights.values.new_zeros(len(of_chunk), num_images)
+    for rows in nearest.split(chunk):
+        mean = weights.values.new_zeros(len(rows), num_images)
         for i in range(k2):
-            mean.scatter_add_(1, weights.images[of_chunk[:, i]], weights.values[of_chunk[:, i]])
+            mean.scatter_add_(1, weights.images[rows[:, i]], weights.values[rows[:, i]])
         owner, image = mean.nonzero(as_tuple=True)
-        parts.append(_padded(owner, image, mean[owner, image] / k2, len(of_chunk)))
+        parts.append(_padded(owner, image, mean[owner, image] / k2, len(rows)))
     return _stacked(parts)
 
 
 def _overlap(weights: Weights, num_query: int) -> Tensor:
-    """(Q, G) sum over all images of the smaller of the two weights that query and gallery image give to it."""
+    """(Q, G): the sum over all images of the smaller of the two weights that query and gallery image give to it."""
     images, values = (part[:num_query] for part in weights)  # (Q, S)
     gallery = Weights(*(part[num_query:] for part in weights))
     num_images, num_gallery = len(weights.images), len(gallery.images)
@@ -181,13 +179,13 @@ def _overlap(weights: Weights, num_query: int) -> Tensor:
         step = max(1, limit // (images.shape[1] * by_image.shape[1]))
         for row in range(0, num_query, step):
             rows = slice(row, row + step)
-            met = by_image.index_select(0, images[rows].flatten()).view(-1, images.shape[1], by_image.shape[1])
-            overlap[rows, columns] = torch.minimum(met, values[rows, :, None]).sum(dim=1)
+            given = by_image.index_select(0, images[rows].flatten()).view(-1, images.shape[1], by_image.shape[1])
+            overlap[rows, columns] = torch.minimum(given, values[rows, :, None]).sum(dim=1)
     return overlap
 
 
 def _padded(owner: Tensor, image: Tensor, value: Tensor, num_rows: int) -> Weights:
-    """Weights of `num_rows` images from a flat list of them, which is in the order of its `owner`."""
+    """The weights of `num_rows` images from a flat list that is sorted by `owner`."""
     counts = torch.bincount(owner, minlength=num_rows)
     slots = count_within(owner, counts)
     size = (num_rows, int(counts.max()))
@@ -198,7 +196,7 @@ def _padded(owner: Tensor, image: Tensor, value: Tensor, num_rows: int) -> Weigh
 
 
 def _stacked(parts: Iterable[Weights]) -> Weights:
-    """Chunks of rows as one, padded to the same width."""
+    """Concatenate chunks of rows, padded to the same width."""
     parts = list(parts)
     width = max(part.images.shape[1] for part in parts)
     padded = ([F.pad(x, (0, width - x.shape[1])) for x in column] for column in zip(*parts, strict=True))

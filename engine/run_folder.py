@@ -1,4 +1,4 @@
-"""The folder of a run: what is written into it, and that nothing in it is lost."""
+"""The folder of a run: the files that a run writes, none of which is ever lost."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from typing import Any
 from engine.checkpoint import BEST, LAST, PREVIOUS
 from utils import distributed
 from utils.errors import UserError
+from utils.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
 METRICS, RESULTS, CONFIG, LOG = "metrics.jsonl", "results.json", "config.yaml", "log.txt"
+TEST_RESULTS = "test_results.json"
 RUN_FILES = (METRICS, RESULTS, CONFIG, LOG, LAST, PREVIOUS, BEST, "tensorboard")
 
 
 class RunFolder:
-    """OUTPUT_DIR, created if need be. Of several processes, only the main one writes into it.
+    """OUTPUT_DIR, created if it does not exist. Of several processes, only the main one writes into it.
 
     Raises:
-        UserError: it cannot be made or written to.
+        UserError: it cannot be created or written to.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -42,21 +44,25 @@ class RunFolder:
         self._writer = None
 
     def holds(self, source: str) -> bool:
-        """Whether the checkpoint that --resume names ('auto' or a path) is of the run in this folder."""
+        """Whether the checkpoint that --resume names ('auto' or a path) belongs to the run in this folder."""
         return source == "auto" or Path(source).resolve().parent == self.path.resolve()
 
     def set_aside(self) -> Path | None:
-        """Move the files of an earlier run into a sub-folder, so that a fresh one overwrites nothing."""
+        """Move the files of an earlier run into a sub-folder, so that a new run overwrites nothing.
+
+        Returns:
+            The sub-folder; None if there was no earlier run.
+        """
         if not distributed.is_main():
             return None
-        present = [self.path / name for name in RUN_FILES if (self.path / name).exists()]
-        if not any(path.name in (METRICS, LAST, BEST) for path in present):
+        found = [self.path / name for name in RUN_FILES if (self.path / name).exists()]
+        if not any(path.name in (METRICS, LAST, BEST) for path in found):
             return None
         number = 1
         while (aside := self.path / f"earlier-{number}").exists():
             number += 1
         aside.mkdir()
-        for path in present:
+        for path in found:
             os.replace(path, aside / path.name)
         return aside
 
@@ -68,29 +74,27 @@ class RunFolder:
         """
         if not distributed.is_main():
             return
-        temporary = self.path / f".{name}.tmp"
         try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, self.path / name)
+            with atomic_write(self.path / name) as file:
+                file.write(text)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise _not_written(self.path / name, error) from error
 
     def write_results(self, results: Mapping[str, Any], name: str = RESULTS) -> None:
-        """Write results.json, or another file of its kind."""
+        """Write results.json, or another JSON file called `name`."""
         self.write_text(name, json.dumps(results, indent=2) + "\n")
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """The lines of metrics.jsonl; one that was cut off or is no record is left out."""
+        """Read the records in metrics.jsonl."""
         return read_records(self.path / METRICS)
 
     def keep_records(self, until_epoch: int) -> None:
-        """Drop the lines of epochs after `until_epoch`: a resumed run writes them again."""
+        """Drop the records of epochs after `until_epoch`, which a resumed run writes again."""
         kept = [json.dumps(record) + "\n" for record in self.records() if record["epoch"] <= until_epoch]
         self.write_text(METRICS, "".join(kept))
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add a line to metrics.jsonl, and its numbers to TensorBoard where that is installed.
+        """Add a record to metrics.jsonl, and its numbers to TensorBoard if that is installed.
 
         Raises:
             UserError: the disk is full.
@@ -117,17 +121,10 @@ class RunFolder:
             self._writer.close()
 
 
-def _not_written(path: Path, error: OSError) -> UserError:
-    return UserError(
-        f"Could not write {path}: {error.strerror or error}. Free space or set OUTPUT_DIR to another disk, then "
-        "continue with --resume auto; what was saved before is intact."
-    )
-
-
 def read_records(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of the metrics.jsonl at `path`, none where there is no such file.
+    """Read the records in the metrics.jsonl at `path`, one per line; there are none if the file does not exist.
 
-    A line that was cut off or is no record is left out.
+    A line that was cut off or is not a record is skipped with a warning.
     """
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
@@ -137,10 +134,18 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
         if isinstance(record, dict) and "epoch" in record:
             yield record
         else:
-            logger.info("warning: %s has a broken line, which is left out.", path)
+            logger.info("warning: %s has a broken line, which is skipped.", path)
+
+
+def _not_written(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"Could not write {path}: {error.strerror or error}. Free space or set OUTPUT_DIR to another disk, then "
+        "continue with --resume auto; what was saved before is intact."
+    )
 
 
 def _numbers(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers in nested dicts with names such as 'losses/total', without the epoch."""
     for key, value in record.items():
         if isinstance(value, Mapping):
             yield from _numbers(value, f"{prefix}{key}/")

@@ -1,4 +1,4 @@
-"""Which parameter gets which learning rate and decay: ordered rules, few groups, every parameter covered once."""
+"""The learning rate and decay of each parameter: ordered rules, few groups, every parameter in exactly one."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ def build_param_groups(
     backbone_lr: float,
     weight_decay: float,
     weight_decay_bias: float,
-    bias_lr_factor: float = 1.0,
-    large_fc_lr: bool = False,
-    layer_decay: float = 1.0,
+    bias_lr_factor: float,
+    large_fc_lr: bool,
+    layer_decay: float,
     layer_of: Callable[[str], int] | None = None,
     num_layers: int = 0,
 ) -> list[dict[str, Any]]:
-    """Optimizer groups, each with 'name', 'params', 'base_lr', 'lr' and 'weight_decay'.
+    """Build the optimiser's groups, each with 'name', 'params', 'base_lr', 'lr' and 'weight_decay'.
 
-    The backbone has its own rate, biases included, but for its camera embedding, which no pretrained weights hold and
-    which learns as what is new; outside it biases have `bias_lr_factor` x `base_lr` and their own
-    decay, and `large_fc_lr` doubles the rate of the classifiers. Frozen parameters are in no group, and no group is
-    empty.
+    The backbone learns at `backbone_lr`, biases included. Its camera embedding is in no pretrained weights and uses the
+    learning rate of new layers. Outside the backbone, biases have `bias_lr_factor` x `base_lr` and their own decay, and
+    `large_fc_lr` doubles the rate of the classifiers. Frozen parameters are in no group, and no group is empty.
 
     Args:
-        named_parameters: of the model; the backbone's names begin with 'backbone.'.
-        layer_decay: below 1, the backbone's layers learn at `backbone_lr` x `layer_decay` ** (`num_layers` - layer), a
-            group 'backbone_<layer>' each (as BEiT is fine-tuned, arXiv:2106.08254).
-        layer_of: name of a backbone parameter to its layer, 0 (the embeddings) to `num_layers` (what learns at
-            `backbone_lr` itself); read only when `layer_decay` is not 1.
+        named_parameters: those of the model; the backbone's names begin with 'backbone.'.
+        layer_decay: below 1, each layer of the backbone is a group 'backbone_<layer>' that learns at `backbone_lr` x
+            `layer_decay` ** (`num_layers` - layer), as BEiT is fine-tuned (arXiv:2106.08254).
+        layer_of: gives the layer of a backbone parameter by its name, from 0 (the embeddings) to `num_layers`, which
+            learns at `backbone_lr` itself; needed only if `layer_decay` is not 1.
+        num_layers: the number of the last layer.
 
     Raises:
         ValueError: `layer_of` is missing, or gives a layer outside 0 to `num_layers`.
@@ -59,7 +59,7 @@ def build_param_groups(
     }
 
     def group_of(name: str) -> str:
-        """The first rule that holds takes the parameter."""
+        """The group of the first rule that the parameter's name matches."""
         if name.startswith("backbone.") and name != SIE:
             return "backbone" if layer_decay == 1.0 else f"backbone_{layer_of(name)}"
         if name.endswith("bias"):

@@ -23,11 +23,11 @@ def lr_factor(epoch: int, *, warmup_epochs: int, max_epochs: int, warmup_start: 
 def original_lr(
     epoch: int, base_lr: float, *, warmup_epochs: int, max_epochs: int, warmup_lr: float, min_lr: float
 ) -> float:
-    """The rate that the original code gives to a group of rate `base_lr` in its epoch `epoch`, without its noise.
+    """The rate of a group of rate `base_lr` in the original code's epoch `epoch`, without its noise.
 
-    During warm-up every group goes in a line from one and the same `warmup_lr` (0.1 x BASE_LR, seven times the CLIP
-    tower's own rate) to its own. The cosine to `min_lr`, an absolute rate as well, has been running since epoch 0, so
-    the rate drops when the warm-up ends; `min_lr` would be reached at epoch `max_epochs`. This is timm's
+    During warm-up the rate of every group goes linearly from the same `warmup_lr` (0.1 x BASE_LR, seven times the rate
+    of the CLIP tower) to `base_lr`. The cosine to `min_lr`, which is an absolute rate as well, runs from epoch 0 on, so
+    the rate drops when the warm-up ends; it would reach `min_lr` at epoch `max_epochs`. This is the schedule of timm's
     CosineLRScheduler with warmup_prefix=False.
     """
     if epoch < warmup_epochs:
@@ -36,14 +36,14 @@ def original_lr(
 
 
 def _half_cosine(progress: float) -> float:
-    """From 1 to 0 as `progress` goes from 0 to 1."""
+    """Falls from 1 to 0 as `progress` goes from 0 to 1."""
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def lr_noise(epoch: int, seed: int, amplitude: float) -> float:
-    """The relative noise that DeMo puts on the rate of an epoch: normal, drawn again until within +-`amplitude`.
+    """The relative noise on DeMo's rate of an epoch: normal, drawn again until it is within +-`amplitude`.
 
-    The same draws as timm's schedulers make with noise_seed=`seed` and noise_pct=`amplitude`.
+    The draws are those of timm's schedulers with noise_seed=`seed` and noise_pct=`amplitude`.
     """
     generator = torch.Generator().manual_seed(seed + epoch)
     while abs(noise := torch.randn(1, generator=generator).item()) >= amplitude:
@@ -52,12 +52,12 @@ def lr_noise(epoch: int, seed: int, amplitude: float) -> float:
 
 
 class EpochSchedule:
-    """Sets each group's 'lr' to factor(epoch) x rate(epoch, its 'base_lr'); keeps no state of its own.
+    """Sets the 'lr' of each group to factor(epoch) x rate(epoch, its 'base_lr'); it has no state.
 
     Args:
         optimizer: each of its groups has a 'base_lr'.
-        factor: what all groups share.
-        rate: what depends on the group's own rate (`original_lr`); by default that rate itself.
+        factor: the factor of an epoch that all groups share.
+        rate: the rate of an epoch for a group's 'base_lr' (`original_lr`); by default the 'base_lr' itself.
     """
 
     def __init__(

@@ -1,1 +1,1 @@
-"""Errors, seeding, logging and several processes: what every package needs and none owns."""
+"""What every package needs: errors, seeding, logging, files, several processes."""

@@ -1,9 +1,9 @@
-"""Several processes that train one model, as `torchrun` starts them. With one process every function still holds.
+"""Several processes that train one model, as `torchrun` starts them. Without torchrun every function does nothing.
 
-What is on the CPU travels through gloo and what is on a card through nccl, so agreeing on a number never waits for the
-device. A process that ends closes its connections: the others then fail at their next agreement instead of waiting.
+Tensors on the CPU travel through gloo and tensors on a GPU through nccl, so agreeing on a number never waits for the
+device. A process that ends closes its connections; the others then fail at their next collective call and do not wait.
 
-The training step and the evaluation that share their batches by these are in engine/parallel.py and engine/evaluate.py.
+The training step that uses these functions is in engine/parallel.py, the evaluation in engine/evaluate.py.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from torch.nn import functional as F
 
 from utils.errors import UserError
 
+# How long a process waits for another one; decoding a data set is what one process does alone for the longest time.
 TIMEOUT = timedelta(minutes=30)
-"""How long a process waits for another that still lives; decoding a data set is the longest that one does alone."""
 
 _store: dist.Store | None = None
 
 
 def init() -> None:
-    """Join the other processes, if RANK and WORLD_SIZE say that there are any (torchrun sets them).
+    """Join the other processes, if RANK and WORLD_SIZE, which torchrun sets, say that there are any.
 
     Raises:
-        UserError: they do, and nothing says where the others are.
+        UserError: the two are set, but the address of the other processes is not.
     """
     global _store
     if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", 1)) == 1 or is_active():
@@ -54,12 +54,12 @@ def is_active() -> bool:
 
 
 def rank() -> int:
-    """Number of this process, from 0."""
+    """The number of this process, counted from 0."""
     return dist.get_rank() if is_active() else 0
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return dist.get_world_size() if is_active() else 1
 
 
@@ -69,17 +69,17 @@ def is_main() -> bool:
 
 
 def local_rank() -> int:
-    """Number of this process on its machine: which card is its own."""
+    """The number of this process on its machine, which is the number of its GPU."""
     return int(os.environ.get("LOCAL_RANK", 0)) if is_active() else 0
 
 
 def local_world_size() -> int:
-    """Processes on this machine, which share its cores."""
+    """The number of processes on this machine, which share its cores."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if is_active() else 1
 
 
-def agree(value: int) -> int:
-    """The largest of the processes' values, in each of them."""
+def all_reduce_max(value: int) -> int:
+    """All-reduce (max) of an integer."""
     if not is_active():
         return value
     values = torch.tensor(value, dtype=torch.int64)
@@ -88,15 +88,15 @@ def agree(value: int) -> int:
 
 
 def barrier() -> None:
-    """Wait until every process is here."""
-    agree(0)
+    """Wait until every process has called this."""
+    all_reduce_max(0)
 
 
 @contextmanager
 def main_first() -> Iterator[None]:
-    """Context that the main process passes first: what it makes in there, the others find made.
+    """A context that the main process runs first, so that the others find what it has made.
 
-    Where it fails it does not let them in, and they end with it.
+    If the main process fails in it, the others do not enter and end with an error as well.
     """
     if not is_main():
         barrier()
@@ -106,7 +106,7 @@ def main_first() -> Iterator[None]:
 
 
 class _GatherRows(torch.autograd.Function):
-    """All processes' rows; the gradient of a row is the sum of what it is given in every process."""
+    """Gathers the rows of all processes; the gradient of a row is the sum of its gradients in all processes."""
 
     @staticmethod
     def forward(ctx, rows: Tensor) -> Tensor:
@@ -123,25 +123,25 @@ class _GatherRows(torch.autograd.Function):
 
 @torch.compiler.disable
 def gather_rows(rows: Tensor) -> Tensor:
-    """The rows (R, ...) of every process, equally many in each, by rank (world_size * R, ...); with gradient."""
+    """Gather rows (R, ...), as many in every process, to (world_size * R, ...), sorted by rank; differentiable."""
     return _GatherRows.apply(rows) if is_active() else rows
 
 
 def own_rows(gathered: Tensor) -> Tensor:
-    """This process's part of what `gather_rows` gives."""
+    """This process's part of the rows that `gather_rows` returned."""
     share = len(gathered) // world_size()
     return gathered[rank() * share : (rank() + 1) * share]
 
 
 def gather_samples(rows: Tensor, index: Tensor, total: int) -> Tensor:
-    """What the processes know of samples 0 to `total` - 1, in their order.
+    """Gather one row for each of the samples 0 to `total` - 1: (total, ...), in the order of the samples.
 
     Args:
-        rows: (R, ...), R >= 1 and different from process to process.
-        index: (R,) int64, the samples they are of; a sample may occur more than once.
-        total: number of samples, each of which some process knows.
+        rows: (R, ...), R >= 1; R may differ between processes.
+        index: (R,) int64, the sample of each row; a sample may occur more than once.
+        total: number of samples; at least one process holds a row of each.
     """
-    padding = agree(len(rows)) - len(rows)
+    padding = all_reduce_max(len(rows)) - len(rows)
     index = F.pad(index, (0, padding), value=total)
     rows = torch.cat([rows, rows[:1].expand(padding, *rows.shape[1:])])
     samples = rows.new_empty((total + 1, *rows.shape[1:]))
@@ -150,15 +150,15 @@ def gather_samples(rows: Tensor, index: Tensor, total: int) -> Tensor:
 
 
 def is_lost_connection(error: Exception) -> bool:
-    """Whether `error` is gloo's or nccl's way to say that another process is gone."""
+    """Whether `error` is how gloo or nccl reports that another process has ended."""
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def first_to_fail() -> bool:
-    """Whether no other process has failed before this one, whose error is then the one to be shown.
+    """Whether this process is the first to fail, so that its error is the one to show.
 
-    What follows in the others is a copy of it, or the loss of the connection to this process. That is known as long as
-    somebody holds the store: torchrun itself does, without it the main process.
+    The errors of the others are copies of it, or report the lost connection to this process. The store that counts the
+    failures is held by torchrun, or without torchrun by the main process; without a store every process is the first.
     """
     if _store is None:
         return True
@@ -170,7 +170,7 @@ def first_to_fail() -> bool:
 
 
 def shutdown() -> None:
-    """Leave the others at the end of a run that went well."""
+    """Leave the other processes at the end of a successful run."""
     global _store
     if is_active():
         dist.destroy_process_group()
@@ -178,7 +178,7 @@ def shutdown() -> None:
 
 
 def abandon(exit_code: int) -> int:
-    """Leave the others after an error: at once where there are any, since tearing nccl down could wait for them."""
+    """Leave the other processes after an error, at once, because tearing nccl down could wait for them."""
     if is_active():
         logging.shutdown()
         sys.stdout.flush()

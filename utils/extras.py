@@ -1,4 +1,4 @@
-"""Packages that the core does without."""
+"""Optional dependencies."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def import_extra(name: str, purpose: str, *, package: str = "", otherwise: str =
 
     Args:
         name: the module, dotted or not.
-        purpose: what needs it: '... needs'.
-        package: what pip calls it, where that differs from the first part of `name`.
-        otherwise: what else the user could do.
+        purpose: the subject of the message '... needs the package'.
+        package: the package's name for pip, if it differs from the first part of `name`.
+        otherwise: an alternative for the user.
 
     Raises:
         UserError: it is not installed.
@@ -25,7 +25,7 @@ def import_extra(name: str, purpose: str, *, package: str = "", otherwise: str =
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] != name.split(".")[0]:
-            raise  # it is there, and broken
+            raise  # it is installed, but broken
         raise UserError(
             f"{purpose} needs {package}, which is not installed: pip install {package}."
             f"{f' Or {otherwise}.' if otherwise else ''}"

@@ -1,4 +1,4 @@
-"""Whether a file of tensors is as it was written, and its numbers are numbers."""
+"""Checks that a file of tensors is intact and finite."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch import Tensor
 
 
 def verify_archive(path: Path) -> None:
-    """Compare the check sums of a zip archive, which is what torch.save writes and torch.load does not look at.
+    """Verify the checksums of a zip archive, the format of torch.save; torch.load does not verify them.
 
     Raises:
-        zipfile.BadZipFile: they differ. A file that is no zip archive has none and passes.
+        zipfile.BadZipFile: a checksum differs. A file that is not a zip archive has none and passes.
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if (damaged := archive.testzip()) is not None:
-                raise zipfile.BadZipFile(f"{damaged} in it is damaged: its check sum differs")
+                raise zipfile.BadZipFile(f"{damaged} in it is damaged: its checksum differs")
 
 
 def find_non_finite(content: Any) -> str | None:
-    """The dotted name of the first tensor that holds nan or inf in nested dicts and lists; None when there is none."""
+    """Return the dotted name of the first tensor in nested dicts and lists that holds nan or inf; None without one."""
     for name, tensor in _tensors(content):
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             return name
@@ -32,6 +32,7 @@ def find_non_finite(content: Any) -> str | None:
 
 
 def _tensors(content: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors in nested dicts and lists with their dotted names."""
     if isinstance(content, Tensor):
         yield prefix.removesuffix("."), content
     elif isinstance(content, Mapping):

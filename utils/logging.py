@@ -1,4 +1,4 @@
-"""Log lines on the screen and in the run's log.txt."""
+"""Logging to the screen and to the run's log.txt."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from utils import distributed
 
 
 class _LogFile(logging.FileHandler):
-    """Goes without lines that a full disk refuses; what the run cannot go without raises where it is written."""
+    """A log file that skips the lines that a full disk refuses; files that a run needs raise where they are written."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Print logging's traceback for anything else."""
+        """Report errors as logging does, except those of the disk."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
 
 
 def setup_logging(log_file: Path | None = None) -> None:
-    """Send log lines of level INFO to stdout and, with the time, to `log_file` (appended). Warnings go there too.
+    """Send log lines of level INFO to stdout, and append them to `log_file` with the time.
 
-    Of several processes only the main one logs.
+    Python's warnings are logged, too. Of several processes only the main one logs.
     """
     root = logging.getLogger()
     for handler in list(root.handlers):
         root.removeHandler(handler)
-        with contextlib.suppress(OSError):  # what a full disk has not taken
+        with contextlib.suppress(OSError):  # lines that a full disk has refused
             handler.close()
     if not distributed.is_main():
         root.addHandler(logging.NullHandler())

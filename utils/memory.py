@@ -1,4 +1,4 @@
-"""How much memory a process took at most."""
+"""Peak memory."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ MIB = 2**20
 
 
 def peak_memory_mib(device: torch.device) -> float | None:
-    """The most that tensors took on a GPU, or that the process took on a CPU, so far, in MiB; None where unknown."""
+    """Return the peak memory so far, of tensors on a GPU or of the process on a CPU, in MiB; None where unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / MIB
     try:
         import resource
-    except ImportError:  # not a Unix
+    except ImportError:  # the system is not a Unix
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / MIB if sys.platform == "darwin" else peak / 1024  # bytes there, KiB elsewhere

@@ -1,4 +1,4 @@
-"""Where figures come from: the code and the machine, for reports."""
+"""The code and the machine that results come from, for reports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def commit() -> str:
-    """The commit of the code, marked where files differ from it; 'unknown' outside git."""
+    """Return the commit of the code, marked if files differ from it; 'unknown' outside git."""
     git = ["git", "-C", str(ROOT)]
     try:
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
@@ -22,7 +22,7 @@ def commit() -> str:
 
 
 def processor() -> str:
-    """The processor's name, where the system tells it, else its kind."""
+    """Return the name of the processor, or its architecture if the system does not tell the name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -31,5 +31,5 @@ def processor() -> str:
 
 
 def machine() -> str:
-    """Processor, number of CPUs and system, without the host's name."""
+    """Describe processor, number of CPUs and system, without the name of the host."""
     return f"{processor()}, {os.cpu_count()} CPUs, {platform.system()} {platform.release()}"

@@ -1,4 +1,4 @@
-"""How the entry scripts and tools run, and with which exit codes they end."""
+"""How the entry scripts and tools run, and the exit codes with which they end."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Random numbers as pure functions of (seed, epoch, step): nothing is carried over from step to step.
+"""Random numbers as pure functions of (seed, epoch, step): no state is carried over from step to step.
 
-A step reseeds what it draws from, so an interrupted run continues with the numbers it would have drawn anyway, and a
-checkpoint needs no generator states.
+Each step seeds its generators, so a resumed run draws the same numbers as an uninterrupted one, and a checkpoint needs
+no generator states.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 
 
 def derive_seed(*parts: int) -> int:
-    """One 63-bit seed from several whole numbers >= 0, such as (seed, epoch, step, stream)."""
+    """Combine several integers >= 0, such as (seed, epoch, step, stream), into one 63-bit seed."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 

@@ -41,7 +41,7 @@ def test_what_does_not_compile_runs_as_it_is_and_says_so_once(model, monkeypatch
             assert torch.equal(compiled(*INPUTS).embedding, model(*INPUTS).embedding)
     assert not compiled.is_compiled
     assert [r.message for r in caplog.records if "does not compile" in r.message] == [
-        "warning: SOLVER.COMPILE: the model does not compile here and runs as it is. no compiler found"
+        "warning: SOLVER.COMPILE: the model does not compile here and runs uncompiled. no compiler found"
     ]
 
 

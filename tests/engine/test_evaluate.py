@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from configs import get_cfg
 from data.build import build_data
 from engine.build import build_evaluator
-from engine.evaluate import as_percent, format_table, object_share, result_row
+from engine.evaluate import as_percent, object_share
 from engine.metrics import evaluate_ranking, rank_distances
 from engine.reranking import rerank
 from modeling import build_model
@@ -55,11 +55,3 @@ def test_share_of_the_kept_patches_on_the_object_by_hand():
     kept = torch.tensor([[[0, 1]], [[1, 2]]])  # two images, one modality, two patches: (1 + .5) and (0 + 1) of four
     share = object_share(kept, coverage)
     assert share == {"kept_on_object": pytest.approx(62.5), "all_on_object": pytest.approx(100 * 2.5 / 6)}
-
-
-def test_the_table_counts_the_queries_that_it_leaves_out():
-    labels = [torch.tensor(values) for values in ([1, 9], [0, 0], [1, 2], [1, 1])]
-    result = rank_distances(torch.tensor([[0.1, 0.2], [0.2, 0.1]]), *labels)
-    table = format_table([result_row("last", {"epoch": 1, "split": "test", "eval": {"ori": as_percent(result)}})])
-    assert table.splitlines()[2].split() == ["last", "ori", "100.0", "100.0", "100.0", "100.0", "100.0"]
-    assert table.splitlines()[-1] == "1 of 2 queries have no match in another view and are not scored."

@@ -6,6 +6,7 @@ import torch
 
 from engine import metrics
 from engine.metrics import (
+    Pairs,
     evaluate_ranking,
     ignored_pairs,
     pairwise_distance,
@@ -24,15 +25,15 @@ def rank(distance, query_pid, query_group, gallery_pid, gallery_group, **options
 
 def ranks_by_masks(distance, positive, ignored):
     """`positive_ranks` of masks (Q, G) bool; an ignored match does not count."""
-    return positive_ranks(distance, *(mask.nonzero(as_tuple=True) for mask in (positive & ~ignored, ignored)))
+    return positive_ranks(distance, *(Pairs(*mask.nonzero(as_tuple=True)) for mask in (positive & ~ignored, ignored)))
 
 
 def test_ap_cmc_and_minp_by_hand():
-    """gallery:  a: id 1 view 0, b: id 2 view 1, c: id 1 view 1, d: id 2 view 1, e: id 1 view 1
+    """gallery:  a: id 1 group 0, b: id 2 group 1, c: id 1 group 1, d: id 2 group 1, e: id 1 group 1
 
-    query 0 (id 1, view 0) does not see a (own view); b (.1), c (.2), d (.3), e (.4): positives c at 2 and e at 4,
+    query 0 (id 1, group 0) does not see a (own group); b (.1), c (.2), d (.3), e (.4): positives c at 2 and e at 4,
         AP = (1/2 + 2/4) / 2 = 0.5, first match at 2, INP = 2/4.
-    query 1 (id 2, view 0) sees d (.1), e (.2), c (.3), b (.4), a (.5): positives d at 1 and b at 4,
+    query 1 (id 2, group 0) sees d (.1), e (.2), c (.3), b (.4), a (.5): positives d at 1 and b at 4,
         AP = (1/1 + 2/4) / 2 = 0.75, first match at 1, INP = 2/4.
     """
     result = rank(
@@ -51,7 +52,7 @@ SCENE = {"query": [5, 5], "gallery": [5, 6, 6, 6, 5]}
 
 
 @pytest.mark.parametrize(
-    ("view", "ap", "first", "inp"),
+    ("group", "ap", "first", "inp"),
     [
         # Query 0 (id 7, camera 0) drops a and d; left b (7), c (8), e (8): b at 1: AP = 1, INP = 1.
         # Query 1 (id 8, camera 1) drops e; left d (7), c (8), b (7), a (7): c at 2: AP = 1/2, INP = 1/2.
@@ -63,17 +64,17 @@ SCENE = {"query": [5, 5], "gallery": [5, 6, 6, 6, 5]}
         ({**SCENE, "query": [6, 5]}, [1.0, 1 / 2], [1, 2], [1.0, 1 / 2]),
     ],
 )
-def test_the_protocol_is_which_view_is_given(view, ap, first, inp):
+def test_the_protocol_is_which_group_is_given(group, ap, first, inp):
     """The same images by camera and by scene: a (id 7), b (7), c (8), d (7), e (8)."""
     distance = [[0.1, 0.2, 0.3, 0.4, 0.5], [0.9, 0.8, 0.7, 0.6, 0.5]]
-    result = rank(distance, [7, 8], view["query"], [7, 7, 8, 7, 8], view["gallery"])
+    result = rank(distance, [7, 8], group["query"], [7, 7, 8, 7, 8], group["gallery"])
     assert result.ap.tolist() == pytest.approx(ap)
     assert result.mAP == pytest.approx(sum(ap) / 2)
     assert result.mINP == pytest.approx(sum(inp) / 2)
     assert result.cmc[1:4].tolist() == [np.mean([f <= r for f in first]) for r in (1, 2, 3)]
 
 
-def test_ignored_are_same_identity_and_same_view():
+def test_ignored_are_same_identity_and_same_group():
     labels = [torch.tensor(values) for values in ([1, 2], [0, 0], [1, 1, 2, 2], [0, 1, 0, 1])]
     assert ignored_pairs(*labels).tolist() == [[True, False, False, False], [False, False, True, False]]
 
@@ -92,17 +93,17 @@ def test_an_ignored_image_leaves_its_rank_to_the_next():
 
 
 def test_queries_without_a_match_are_counted_and_not_scored():
-    """Query 1's identity is not in the gallery, query 2's only in its own view; query 0 finds its own at rank 2."""
+    """Query 1's identity is not in the gallery, query 2's only in its own group; query 0 finds its own at rank 2."""
     result = rank(torch.tensor([[0.2, 0.1, 0.3]]).repeat(3, 1), [1, 9, 2], [0, 0, 1], [1, 2, 3], [1, 1, 1])
     assert (result.mAP, result.mINP, result.num_queries, result.num_valid_queries) == (0.5, 0.5, 3, 1)
     assert result.cmc[1:3].tolist() == [0, 1]
     assert result.ap.isnan().tolist() == [False, True, True]
 
 
-def test_no_query_with_a_match_names_identities_and_views():
+def test_no_query_with_a_match_names_identities_and_groups():
     with pytest.raises(
         UserError,
-        match=r"No query has a match.*Query identities: 1; views: 3\. Gallery identities: 1, 2; views: 3, 4\..*cameras",
+        match=r"No query has a match.* identities: 1; groups: 3\. Gallery identities: 1, 2; groups: 3, 4\..*cameras",
     ):
         rank([[0.1, 0.2, 0.3]], [1], [3], [1, 2, 1], [3, 4, 3])
 
@@ -198,13 +199,13 @@ def test_distance_of_equal_features_is_never_negative():
 
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf])
 def test_broken_features_and_distances_are_refused(broken):
-    pid, views = torch.tensor([1, 1]), torch.tensor([[0, 0], [1, 1]])
+    pid, groups = torch.tensor([1, 1]), torch.tensor([[0, 0], [1, 1]])
     good, bad = torch.ones(2, 3), torch.ones(2, 3).index_fill(0, torch.tensor([1]), broken)
     for query, gallery in ((bad, good), (good, bad)):
         with pytest.raises(UserError, match="features to be ranked hold nan or inf"):
-            evaluate_ranking(query, pid, views[0], gallery, pid, views[1])
+            evaluate_ranking(query, pid, groups[0], gallery, pid, groups[1])
     with pytest.raises(UserError, match="distances to be ranked hold nan or inf"):
-        rank_distances(torch.tensor([[1.0, broken], [1.0, 1.0]]), pid, views[0], pid, views[1])
+        rank_distances(torch.tensor([[1.0, broken], [1.0, 1.0]]), pid, groups[0], pid, groups[1])
 
 
 @pytest.mark.parametrize(("num_query", "num_gallery"), [(0, 2), (2, 0)])
@@ -216,13 +217,13 @@ def test_an_empty_side_is_refused(num_query, num_gallery):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_ranks_on_the_card_equal_those_on_the_cpu():
+def test_ranks_on_the_gpu_equal_those_on_the_cpu():
     generator = torch.Generator().manual_seed(0)
     distance = torch.rand(60, 2000, generator=generator)
     labels = [
         torch.randint(0, high, (size,), generator=generator) for high, size in ((9, 60), (3, 60), (9, 2000), (3, 2000))
     ]
     on_cpu = rank_distances(distance, *labels)
-    on_card = rank_distances(distance.cuda(), *(label.cuda() for label in labels))
-    assert on_card.ap.tolist() == on_cpu.ap.tolist()
-    assert on_card.cmc.tolist() == on_cpu.cmc.tolist()
+    on_gpu = rank_distances(distance.cuda(), *(label.cuda() for label in labels))
+    assert on_gpu.ap.tolist() == on_cpu.ap.tolist()
+    assert on_gpu.cmc.tolist() == on_cpu.cmc.tolist()

@@ -150,8 +150,8 @@ def test_two_processes_go_on_from_one(tiny, tmp_path, whole, monkeypatch):
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("raise UserError('The card of rank 1 is broken.')", "error: The card of rank 1 is broken."),
-        ("os.kill(os.getpid(), signal.SIGKILL)", "error: Another process of this run has died without a word"),
+        ("raise UserError('The GPU of rank 1 is broken.')", "error: The GPU of rank 1 is broken."),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "error: Another process of this run exited without an error message"),
         (
             "type(self.augment).__call__ = lambda _, images, *__: torch.full(images.shape, torch.nan)",
             "error: Non-finite loss at epoch 2, step 2",

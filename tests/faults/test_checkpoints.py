@@ -5,11 +5,12 @@ import os
 import pickle
 import shutil
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
 
-from engine.checkpoint import load_checkpoint, load_resumable, save_checkpoint
+from engine.checkpoint import Checkpoint, load_checkpoint, load_resumable
 from modeling.backbone.pretrained import load_pretrained
 from tests.helpers.backbone import make_backbone
 from utils.errors import UserError
@@ -84,7 +85,7 @@ def refused(reader, path) -> str:
 @pytest.fixture
 def good(tmp_path):
     path = tmp_path / "last.pth"
-    save_checkpoint(CONTENT, path)
+    Checkpoint.from_content(CONTENT).save(path)
     return path
 
 
@@ -170,11 +171,11 @@ def test_plain_data_that_is_no_checkpoint(tmp_path, reader, content):
 def test_nan_is_neither_written_nor_read(good, broken):
     content, kept = CONTENT | {"model": {"weight": torch.full((2,), broken)}}, good.read_bytes()
     with pytest.raises(UserError, match=r"model\.weight holds nan or inf"):
-        save_checkpoint(content, good)
+        Checkpoint.from_content(content).save(good)
     assert good.read_bytes() == kept and len(list(good.parent.iterdir())) == 1
     moments = CONTENT | {"optimizer": {"state": {0: {"exp_avg": torch.tensor([broken])}}, "param_groups": []}}
     with pytest.raises(UserError, match=r"optimizer\.state\.0\.exp_avg holds nan or inf"):
-        save_checkpoint(moments, good)
+        Checkpoint.from_content(moments).save(good)
     torch.save(content, good)
     assert "model.weight holds nan or inf" in refused(read_as_checkpoint, good)
 
@@ -217,18 +218,14 @@ def test_a_broken_last_checkpoint_never_ousts_the_good_one(launch, small, traine
 
 
 def _die_before_the_last_rename():
-    from pathlib import Path
-
-    from engine import checkpoint
-
-    replace = checkpoint.os.replace
+    replace = os.replace
 
     def dying(source, target):
         if Path(source).name == ".last.pth.tmp":
             os.kill(os.getpid(), 9)
         replace(source, target)
 
-    checkpoint.os.replace = dying
+    os.replace = dying
 
 
 @pytest.mark.slow

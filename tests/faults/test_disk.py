@@ -14,7 +14,7 @@ import resource
 import pytest
 import torch
 
-from engine.checkpoint import save_checkpoint
+from engine.checkpoint import Checkpoint
 from engine.run_folder import METRICS, RunFolder
 from utils.errors import UserError
 from utils.logging import setup_logging
@@ -31,17 +31,17 @@ def file_limit(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def content(value):
-    return {"model": {f"layer{i}": torch.full((64, 64), float(value)) for i in range(4)}, "epoch": value}
+def checkpoint(value):
+    return Checkpoint(model={f"layer{i}": torch.full((64, 64), float(value)) for i in range(4)}, epoch=value)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.02, 0.3, 0.6, 0.9, 0.999])
 def test_a_checkpoint_that_finds_no_room(tmp_path, fraction):
     path = tmp_path / "last.pth"
-    save_checkpoint(content(1), path)
+    checkpoint(1).save(path)
     before = path.read_bytes()
     with pytest.raises(UserError) as error, file_limit(int(len(before) * fraction)):
-        save_checkpoint(content(2), path, keep_as=tmp_path / "previous.pth")
+        checkpoint(2).save(path, keep_as=tmp_path / "previous.pth")
     assert os.strerror(errno.EFBIG) in str(error.value) and str(path) in str(error.value)
     assert [p.name for p in tmp_path.iterdir()] == ["last.pth"] and path.read_bytes() == before
 

@@ -100,7 +100,7 @@ def test_strays_change_nothing(launch, small, tmp_path):
     _strays(tmp_path / "data")
     run = launch("train_net", "--config_file", small)
     run.ends_well()
-    assert "6 identities, 12 triplets to train; 8 queries, 8 gallery" in run.text()
+    assert "6 identities, 12 samples to train; 8 queries, 8 gallery" in run.text()
 
 
 @pytest.mark.slow

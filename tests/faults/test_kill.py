@@ -48,7 +48,7 @@ def let_the_score_rise() -> None:
 
 def die_in_saving(name: str, moment: str) -> None:
     """In the child: arrange for it to be killed at the second writing of `name`."""
-    from engine import checkpoint, run_folder, train
+    from engine import run_folder
 
     let_the_score_rise()
     writes = []
@@ -91,9 +91,8 @@ def die_in_saving(name: str, moment: str) -> None:
         if len(writes) == 2:
             die()
 
-    torch.save, os.fsync = half_save, die_at_fsync
-    checkpoint.os.replace = die_at_rename
-    train.RunFolder.append = die_at_append
+    torch.save, os.fsync, os.replace = half_save, die_at_fsync, die_at_rename
+    run_folder.RunFolder.append = die_at_append
 
 
 def assert_equal_runs(first, second):

@@ -181,8 +181,8 @@ def score(cfg):
 def forward(cfg):
     data, model = build_data(cfg), make_model(cfg)
     evaluator = build_evaluator(cfg, data.test, model, CPU)
-    folder, where = RunFolder(cfg.OUTPUT_DIR), resolve_precision("off", CPU)
-    return type(build_trainer(cfg, data, model, evaluator=evaluator, folder=folder, precision=where).forward).__name__
+    trainer = build_trainer(cfg, data, model, CPU, evaluator=evaluator, folder=RunFolder(cfg.OUTPUT_DIR))
+    return type(trainer.forward).__name__
 
 
 def call(script, cfg, folder):

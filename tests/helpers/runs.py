@@ -1,4 +1,4 @@
-"""Running the entry scripts in this process, and reading what a run wrote."""
+"""Running the entry scripts in this process, building a trainer without them, and reading what a run wrote."""
 
 import json
 import sys
@@ -6,7 +6,13 @@ import sys
 import pytest
 import torch
 
+from configs import get_cfg
+from data.build import build_data
+from engine.build import build_evaluator, build_trainer
+from engine.run_folder import RunFolder
+from modeling import build_model
 from utils.script import run_script
+from utils.seeding import seed_all
 
 
 def run(script, *argv):
@@ -14,6 +20,24 @@ def run(script, *argv):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sys, "argv", [f"{script.__name__}.py", *map(str, argv)])
         return run_script(script.main)
+
+
+def fails(capsys, script, *argv):
+    """Run `script`, which must end with a user's error; returns its one paragraph."""
+    assert run(script, *argv) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("error: ")
+    return message
+
+
+def make_trainer(config, *opts):
+    """A trainer as train_net builds it, before its first epoch."""
+    cfg = get_cfg(config, opts)
+    data, device = build_data(cfg), torch.device(cfg.MODEL.DEVICE)
+    seed_all(cfg.SOLVER.SEED)
+    model = build_model(cfg, num_classes=len(data.train_pids), num_cameras=data.num_cameras).to(device)
+    evaluator = build_evaluator(cfg, data.test, model, device)
+    return build_trainer(cfg, data, model, device, evaluator=evaluator, folder=RunFolder(cfg.OUTPUT_DIR))
 
 
 def records(folder):

@@ -12,6 +12,8 @@ RATES = {
     "weight_decay": 0.5,
     "weight_decay_bias": 0.25,
     "bias_lr_factor": 2.0,
+    "large_fc_lr": False,
+    "layer_decay": 1.0,
 }
 
 

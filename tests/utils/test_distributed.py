@@ -50,7 +50,7 @@ def work():
     index = torch.tensor([[4, 0, 1, 3], [3, 2]][rank])  # unequally many, and both know 3
     results["samples"] = distributed.gather_samples(index[:, None] * torch.tensor([1, 10]), index, 5)
 
-    results["agreed"] = distributed.agree([3, 7][rank])
+    results["agreed"] = distributed.all_reduce_max([3, 7][rank])
     with distributed.main_first():
         results["order"] = torch.tensor(distributed._store.add("test", 1))
     results["who"] = [rank, distributed.world_size(), distributed.is_main(), distributed.local_rank()]
@@ -91,7 +91,7 @@ def test_one_process_needs_no_others(monkeypatch):
     rows = torch.randn(3, 2, requires_grad=True)
     assert not distributed.is_active() and distributed.is_main() and distributed.world_size() == 1
     assert distributed.gather_rows(rows) is rows and torch.equal(distributed.own_rows(rows), rows)
-    assert distributed.agree(5) == 5 and distributed.first_to_fail()
+    assert distributed.all_reduce_max(5) == 5 and distributed.first_to_fail()
     index = torch.tensor([2, 0, 1])
     assert torch.equal(distributed.gather_samples(rows.detach(), index, 3)[index], rows.detach())
 

@@ -17,7 +17,7 @@ from configs import get_cfg
 from data.build import build_data
 from data.splits import ReIDData
 from engine.build import build_evaluator, build_trainer
-from engine.precision import resolve_device, resolve_precision
+from engine.precision import resolve_device
 from engine.run_folder import RunFolder
 from engine.train import Trainer
 from modeling import build_loss, build_model
@@ -127,9 +127,9 @@ class Bench:
             cfg,
             self.data,
             model,
+            self.device,
             evaluator=build_evaluator(cfg, self.data.test, model, self.device),
             folder=RunFolder(self.folder / "ours"),
-            precision=resolve_precision(amp, self.device),
         )
 
     def make_reference_trainer(self, like: Trainer) -> ReferenceTrainer:
