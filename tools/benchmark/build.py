@@ -123,14 +123,9 @@ class Bench:
         workers = 0 if in_process else self.cfg.DATALOADER.NUM_WORKERS
         cfg = self.changed("SOLVER.AMP", amp, "SOLVER.COMPILE", compiled, "DATALOADER.NUM_WORKERS", workers).cfg
         model = self.make_model()
-        return build_trainer(
-            cfg,
-            self.data,
-            model,
-            self.device,
-            evaluator=build_evaluator(cfg, self.data.test, model, self.device),
-            folder=RunFolder(self.folder / "ours"),
-        )
+        evaluator = build_evaluator(cfg, self.data.test, model, self.device)
+        folder = RunFolder(self.folder / "ours")
+        return build_trainer(cfg, self.data, model, self.device, evaluator=evaluator, folder=folder)
 
     def make_reference_trainer(self, like: Trainer) -> ReferenceTrainer:
         """Build the reference's trainer, with the weights, losses and learning rates of ours."""
