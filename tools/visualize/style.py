@@ -45,7 +45,6 @@ _RC = {
     "legend.frameon": False,
     "legend.fontsize": 7,
     "figure.facecolor": PAPER,
-    "svg.hashsalt": "",  # equal figures give equal files
 }
 
 
@@ -71,14 +70,8 @@ def new_figure(width: float, height: float, *, layout: str | None = None) -> Fig
     return figure_module.Figure(figsize=(width, height), layout=layout)
 
 
-def save(figure: Figure, path: Path, *, dpi: int = 150) -> Path:
-    """Write `figure` as the PNG or SVG file `path`; equal figures give equal bytes.
-
-    Args:
-        figure: from `new_figure`.
-        path: the file, whose folder is made if need be.
-        dpi: pixels per inch of a PNG file.
-    """
+def save(figure: Figure, path: Path, *, dpi: int) -> Path:
+    """Write `figure` as a PNG of `dpi` pixels per inch; equal figures give equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=dpi, metadata={"Date" if path.suffix == ".svg" else "Software": None})
+    figure.savefig(path, dpi=dpi, metadata={"Software": None})
     return path
