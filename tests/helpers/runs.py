@@ -9,6 +9,7 @@ import torch
 from configs import get_cfg
 from data.build import build_data
 from engine.build import build_evaluator, build_trainer
+from engine.precision import resolve_device
 from engine.run_folder import RunFolder
 from modeling import build_model
 from utils.script import run_script
@@ -33,7 +34,7 @@ def fails(capsys, script, *argv):
 def make_trainer(config, *opts):
     """A trainer as train_net builds it, before its first epoch."""
     cfg = get_cfg(config, opts)
-    data, device = build_data(cfg), torch.device(cfg.MODEL.DEVICE)
+    data, device = build_data(cfg), resolve_device(cfg.MODEL.DEVICE)
     seed_all(cfg.SOLVER.SEED)
     model = build_model(cfg, num_classes=len(data.train_pids), num_cameras=data.num_cameras).to(device)
     evaluator = build_evaluator(cfg, data.test, model, device)
