@@ -1,1 +1,1 @@
-"""From files on disk to batches on the device: parsers, decoded store, samplers, augmentation, the synthetic set."""
+"""From files on disk to batches on the device: data sets, decoded store, samplers, augmentation, the synthetic set."""

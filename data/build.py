@@ -1,69 +1,40 @@
-"""From configuration to samples, stores and loaders: the only file of this package that knows the keys."""
+"""From a configuration to samples, stores and loaders; no other file of this package reads the configuration."""
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import multiprocessing
-import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
-from data.datasets.registry import find_dataset
+from data.datasets import find_dataset
 from data.loading.augment import TrainAugment, normalize
 from data.loading.dataset import StoreDataset
+from data.loading.loader import BatchLoader
 from data.loading.sampler import IdentityBatchSampler, ShuffledBatchSampler
 from data.loading.store import ImageStore, open_store
-from data.sample import Batch, Sample
+from data.sample import Sample
 from data.splits import EvalSplit, ReIDData, hold_out, make_eval_split
-from data.synthetic import SyntheticSpec, ensure_synthetic
 from utils import distributed
 from utils.cpus import available_cpus
-from utils.errors import UserError
-
-SYNTHETIC, MANIFEST = "synthetic", "manifest"
-
-
-class BatchLoader(DataLoader):
-    """A DataLoader that says what to do when one of its processes has died.
-
-    Raises:
-        UserError: that, while iterating.
-    """
-
-    def __iter__(self) -> Iterator[Batch]:
-        try:
-            yield from super().__iter__()
-        except (RuntimeError, ConnectionError, EOFError) as error:  # the last two: a batch of its is still in transit
-            if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker (pid"):
-                raise
-            raise UserError(
-                f"A process of the loader has died ({' '.join(str(error).split()) or 'end of file'}). Most often the "
-                "system has ended it for lack of memory: lower DATALOADER.NUM_WORKERS, then continue with --resume "
-                "auto."
-            ) from error
 
 
 def build_data(cfg: CfgNode) -> ReIDData:
-    """Parse (and for the synthetic set first generate) the data set that the configuration names.
+    """List the data set that the configuration names, after generating it if it is one that can be generated.
 
     Raises:
-        UserError: an unknown, missing or broken data set.
+        UserError: the data set is unknown, missing or broken.
     """
-    name, root = cfg.DATASETS.NAMES, Path(cfg.DATASETS.ROOT_DIR)
-    if name.lower() == SYNTHETIC:
-        with distributed.main_first():
-            root = ensure_synthetic(root, _synthetic_spec(cfg), workers=cfg.DATALOADER.NUM_WORKERS)
-        name = "RGBNT201"  # it is written in that layout
-    dataset = find_dataset(name)
-    protocol = cfg.DATASETS.PROTOCOL if dataset.name == MANIFEST else dataset.protocol
+    dataset = find_dataset(cfg.DATASETS.NAMES)
+    settings = {key.lower(): value for key, value in cfg.get(dataset.name.upper(), {}).items()}
+    with distributed.main_first():
+        root = dataset.prepare(Path(cfg.DATASETS.ROOT_DIR), settings=settings, workers=cfg.DATALOADER.NUM_WORKERS)
     splits = dataset.parse(root)
+    protocol = dataset.protocol or cfg.DATASETS.PROTOCOL
     train, validation = splits["train"], None
     if cfg.DATASETS.VAL_IDS:
         train, validation = hold_out(train, cfg.DATASETS.VAL_IDS, protocol)
@@ -71,93 +42,54 @@ def build_data(cfg: CfgNode) -> ReIDData:
     return ReIDData(tuple(train), test, validation)
 
 
-def _synthetic_spec(cfg: CfgNode) -> SyntheticSpec:
-    keys = cfg.SYNTHETIC
-    return SyntheticSpec(
-        train_ids=keys.TRAIN_IDS,
-        test_ids=keys.TEST_IDS,
-        train_images=keys.TRAIN_IMAGES,
-        test_images=keys.TEST_IMAGES,
-        size_hw=tuple(keys.SIZE),
-        difficulty=keys.DIFFICULTY,
-        seed=keys.SEED,
-    )
+def build_train_loader(cfg: CfgNode, data: ReIDData, device: torch.device) -> BatchLoader:
+    """Build the loader of training batches, whose order comes from `loader.batch_sampler` with its `set_epoch`.
 
-
-def build_train_loader(cfg: CfgNode, data: ReIDData, device: torch.device) -> DataLoader:
-    """Batches of uint8 images in the order of a sampler with `set_epoch`, which is `loader.batch_sampler`.
-
-    Of several processes each has its part of every batch.
+    Each of several processes loads its part of every batch.
     """
-    options = {"seed": cfg.SOLVER.SEED, "rank": distributed.rank(), "num_ranks": distributed.world_size()}
+    options = {
+        "batch_size": cfg.SOLVER.IMS_PER_BATCH,
+        "seed": cfg.SOLVER.SEED,
+        "process_rank": distributed.rank(),
+        "num_processes": distributed.world_size(),
+    }
     if cfg.DATALOADER.SAMPLER == "softmax_triplet":
-        sampler = IdentityBatchSampler(
-            data.labels.tolist(),
-            batch_size=cfg.SOLVER.IMS_PER_BATCH,
-            num_instances=cfg.DATALOADER.NUM_INSTANCE,
-            **options,
-        )
+        num_instances = cfg.DATALOADER.NUM_INSTANCE
+        sampler = IdentityBatchSampler(data.labels.tolist(), num_instances=num_instances, **options)
     else:
-        sampler = ShuffledBatchSampler(len(data.train), batch_size=cfg.SOLVER.IMS_PER_BATCH, **options)
-    return _loader(cfg, data.train, data.labels, sampler, device)
+        sampler = ShuffledBatchSampler(len(data.train), **options)
+    return _build_loader(cfg, data.train, data.labels, sampler, device)
 
 
-def build_eval_loader(cfg: CfgNode, split: EvalSplit, device: torch.device) -> DataLoader:
-    """Batches of the split's samples in their order.
+def build_eval_loader(cfg: CfgNode, split: EvalSplit, device: torch.device) -> BatchLoader:
+    """Build the loader of a split's samples in their order.
 
-    Several processes take turns with the very batches that one would make, so that each feature comes out bit-equal.
+    Several processes take turns with the batches that a single process would make, so that each feature is bit-equal.
     """
     step = cfg.TEST.IMS_PER_BATCH
     batches = [list(range(i, min(i + step, len(split.samples)))) for i in range(0, len(split.samples), step)]
-    # With nothing of its own to do, a process would not know the features' shapes.
+    # A process without any batch would not know the shapes of the features.
     batches = batches[distributed.rank() :: distributed.world_size()] or batches[:1]
-    return _loader(cfg, split.samples, None, batches, device)
+    return _build_loader(cfg, split.samples, None, batches, device)
 
 
-def _loader(
+def _build_loader(
     cfg: CfgNode,
     samples: Sequence[Sample],
     labels: np.ndarray | None,
     batch_sampler: Iterable[list[int]],
     device: torch.device,
-) -> DataLoader:
+) -> BatchLoader:
     dataset = StoreDataset(_open_store(cfg, samples), samples, labels)
     on_device = cfg.DATALOADER.CACHE == "device"
-    # A worker process could not share the device's memory, and more workers than cores only slow each other.
+    # A worker process could not share the device's memory, and more workers than cores only slow each other down.
     cores = max(1, available_cpus() // distributed.local_world_size())
-    workers = 0 if on_device else min(cfg.DATALOADER.NUM_WORKERS, cores)
-    if workers:
-        atexit.register(_end_workers)
     return BatchLoader(
         dataset.to(device) if on_device else dataset,
-        batch_sampler=batch_sampler,
-        collate_fn=_as_is,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        worker_init_fn=_leave_signals_to_the_trainer,
+        batch_sampler,
+        num_workers=0 if on_device else min(cfg.DATALOADER.NUM_WORKERS, cores),
         pin_memory=device.type == "cuda" and not on_device,
     )
-
-
-def _as_is(batch: Batch) -> Batch:
-    """The data set makes whole batches; there is nothing left to collate."""
-    return batch
-
-
-def _leave_signals_to_the_trainer(_worker: int) -> None:
-    """Ctrl-C and schedulers signal the whole process group; the trainer saves, and then ends the workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def _end_workers() -> None:
-    """End, at exit, the workers of a loader that something still holds.
-
-    multiprocessing would ask them by SIGTERM, which they leave to the trainer, and wait for them forever.
-    """
-    for process in multiprocessing.active_children():
-        if process.daemon:
-            process.kill()
 
 
 def _open_store(cfg: CfgNode, samples: Sequence[Sample]) -> ImageStore:
@@ -174,7 +106,7 @@ def _open_store(cfg: CfgNode, samples: Sequence[Sample]) -> ImageStore:
 
 
 def build_augmentation(cfg: CfgNode) -> TrainAugment:
-    """The training transform of a batch: `augment(images, present, generator)`."""
+    """Build the training transform of a batch: `augment(images, present, generator)`."""
     return TrainAugment(
         flip_prob=cfg.INPUT.PROB,
         pad_pixels=cfg.INPUT.PADDING,
@@ -183,12 +115,12 @@ def build_augmentation(cfg: CfgNode) -> TrainAugment:
         std=cfg.INPUT.PIXEL_STD,
         sync_geometry=cfg.INPUT.SYNC_AUG,
         modality_dropout=cfg.INPUT.MODALITY_DROPOUT,
-        rank=distributed.rank(),
-        num_ranks=distributed.world_size(),
+        process_rank=distributed.rank(),
+        num_processes=distributed.world_size(),
     )
 
 
 def build_normalization(cfg: CfgNode) -> Callable[[Tensor, Tensor], Tensor]:
-    """The evaluation transform of a batch: `normalize(images, present)`."""
+    """Build the evaluation transform of a batch: `normalize(images, present)`."""
     mean, std = cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD
     return lambda images, present: normalize(images, present, mean=mean, std=std)

@@ -1,4 +1,4 @@
-"""Where the object is, on the grid of patches; only the synthetic set knows."""
+"""Where the object is, on the grid of patches. Only the synthetic set has masks."""
 
 from __future__ import annotations
 
@@ -14,10 +14,16 @@ from data.sample import Sample
 
 
 def patch_coverage(samples: Sequence[Sample], grid: tuple[int, int]) -> Tensor | None:
-    """The share of each patch that lies on the object: (N, gh * gw) float32, or None where a sample has no mask.
+    """Return the share of each patch that lies on the object: (N, rows * columns) float32, or None.
+
+    It is None if any sample has no mask.
+
+    Args:
+        samples: N samples.
+        grid: rows and columns of patches.
 
     Raises:
-        UserError: a mask is missing or broken (named).
+        UserError: a mask's file does not exist or is broken.
     """
     if any(sample.mask is None for sample in samples):
         return None

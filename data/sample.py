@@ -1,4 +1,4 @@
-"""The two records that travel from the disk to the model: `Sample` (paths, no pixels) and `Batch` (pixels)."""
+"""What travels from the disk to the model: a `Sample` has paths and no pixels, a `Batch` has pixels."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-MODALITIES = ("RGB", "NI", "TI")
-"""Visible, near infrared, thermal infrared. Every axis called M runs in this order."""
+MODALITIES = ("RGB", "NI", "TI")  # Visible, near infrared, thermal infrared: every axis called M runs in this order.
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +18,15 @@ class Sample:
     paths: tuple[Path | None, ...]
     """One image file per modality, in the order of MODALITIES; None where the modality is absent."""
     pid: int
-    """Identity as the file names give it; training labels are made from the sorted set of these."""
+    """The identity that the file names give; training labels are made from the sorted set of these."""
     camera: int
-    """Camera, counted from 0."""
+    """The camera, counted from 0."""
     scene: int = 0
-    """Scene or session, where the data set's protocol uses one."""
+    """The scene or session, where the data set's protocol uses one."""
     tiled: bool = False
     """True: the paths name one file that holds the three images side by side (RGBNT100)."""
     mask: Path | None = None
-    """Where the object is (grey image, 255 on the object), if the data set knows; never shown to the model."""
+    """A grey image that is 255 on the object, if the data set has one; the model never sees it."""
 
     @property
     def name(self) -> str:
@@ -37,27 +36,25 @@ class Sample:
 
 @dataclass(slots=True)
 class Batch:
-    """A batch as it leaves the loader: pixels still as bytes, everything with the batch axis first."""
+    """A batch as it leaves the loader, with pixels still as bytes."""
 
     images: Tensor
     """(B, M, 3, H, W) uint8."""
     present: Tensor
-    """(B, M) bool; False where a modality is absent (its pixels are then 0)."""
+    """(B, M) bool; False where a modality is absent, whose pixels are then 0."""
     pid: Tensor
     """(B,) int64; the training label 0..K-1 in training, the identity in evaluation."""
     camera: Tensor
-    """(B,) int64."""
-    scene: Tensor
     """(B,) int64."""
     index: Tensor
     """(B,) int64; position in the data set's sample list."""
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on `device`; asynchronous when the tensors are pinned."""
+        """Return the batch on `device`; the copy is asynchronous when the tensors are pinned."""
         return Batch(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
 
     def pin_memory(self) -> Batch:
-        """Called by the DataLoader (pin_memory=True), so that `to` can be asynchronous."""
+        """Return the batch in pinned memory; the DataLoader calls this, so that `to` can be asynchronous."""
         return Batch(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""What a run trains on and is scored on: lists of samples, labels, and the protocol as data."""
+"""What a run trains on and what it is scored on: lists of samples, labels, and the protocol."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import numpy as np
 from data.sample import Sample
 from utils.errors import UserError
 
-VALIDATION_SEED = 0
-"""Which identities are held out does not depend on the seed of the run, so that runs can be compared."""
+VALIDATION_SEED = 0  # The held-out identities do not depend on the seed of the run, so that runs can be compared.
 
 
 @dataclass(frozen=True)
 class EvalSplit:
-    """Query and gallery over one list of distinct samples: an image that is in both is encoded once."""
+    """Query and gallery over one list of distinct samples, so that an image that is in both is encoded once."""
 
     name: str
     samples: tuple[Sample, ...]
@@ -26,7 +25,7 @@ class EvalSplit:
     gallery: np.ndarray
     """(G,) positions in `samples`."""
     protocol: str
-    """'camera' or 'scene': a query ignores the gallery images of its own identity seen by the same one."""
+    """'camera' or 'scene': a query ignores the gallery images of its own identity from the same camera or scene."""
 
     @property
     def pids(self) -> np.ndarray:
@@ -35,14 +34,14 @@ class EvalSplit:
 
     @property
     def groups(self) -> np.ndarray:
-        """(N,) camera or scene, as the protocol says."""
+        """(N,) cameras or scenes, depending on the protocol."""
         return np.array([getattr(sample, self.protocol) for sample in self.samples])
 
     def check_matches(self) -> None:
-        """Make sure that there is something to score, once, before any step.
+        """Make sure, before the first step, that there is something to score.
 
         Raises:
-            UserError: no query's identity is in the gallery in another group.
+            UserError: no query's identity is in the gallery with another camera or scene.
         """
         pids, groups = self.pids, self.groups
         gallery: dict[int, set[int]] = defaultdict(set)
@@ -52,14 +51,14 @@ class EvalSplit:
         if not any(gallery[pid] - {group} for pid, group in query):
             raise UserError(
                 f"No query of the {self.name} set has a match in the gallery of another {self.protocol}, so nothing "
-                f"could be scored: {len(self.query)} queries, {len(self.gallery)} gallery images, "
-                f"{len(set(groups.tolist()))} {self.protocol}(s). An identity must be seen by at least two."
+                f"can be scored: {len(self.query)} queries, {len(self.gallery)} gallery images, "
+                f"{len(set(groups.tolist()))} {self.protocol}(s). An identity must be seen by two or more."
             )
 
 
 @dataclass(frozen=True)
 class ReIDData:
-    """A data set, ready for a run."""
+    """The splits of a data set that a run uses."""
 
     train: tuple[Sample, ...]
     test: EvalSplit
@@ -67,7 +66,7 @@ class ReIDData:
 
     @property
     def train_pids(self) -> list[int]:
-        """The sorted identities of the training set; the label of a sample is its position here."""
+        """The sorted identities of the training set; a sample's label is the position of its identity."""
         return sorted({sample.pid for sample in self.train})
 
     @property
@@ -78,12 +77,12 @@ class ReIDData:
 
     @property
     def num_cameras(self) -> int:
-        """Cameras of the training set."""
+        """The number of cameras of the training set."""
         return max(sample.camera for sample in self.train) + 1
 
 
 def make_eval_split(name: str, query: Sequence[Sample], gallery: Sequence[Sample], protocol: str) -> EvalSplit:
-    """Query and gallery as positions in their union."""
+    """Express query and gallery as positions in their union."""
     position = {sample: i for i, sample in enumerate(dict.fromkeys([*query, *gallery]))}
     return EvalSplit(
         name,
@@ -95,10 +94,13 @@ def make_eval_split(name: str, query: Sequence[Sample], gallery: Sequence[Sample
 
 
 def hold_out(train: Sequence[Sample], num_ids: int, protocol: str) -> tuple[list[Sample], EvalSplit]:
-    """Take `num_ids` identities out of `train` as a validation split; every one seen in at least two groups.
+    """Move `num_ids` identities, each with two or more groups (cameras or scenes), from `train` to a validation split.
+
+    Returns:
+        What is left to train on, and the validation split.
 
     Raises:
-        UserError: fewer such identities than asked for, or none would be left to train on.
+        UserError: there are fewer such identities, or none would be left to train on.
     """
     groups: dict[int, set[int]] = defaultdict(set)
     for sample in train:

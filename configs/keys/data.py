@@ -1,7 +1,7 @@
 """These are the keys of images, data sets and loading."""
 
 from configs.schema import Key, Needs, Settings, needs, needs_other
-from data.datasets.registry import DATASETS
+from data.datasets import DATASETS
 
 
 def _geometry_is_random(given: Settings) -> bool:
@@ -35,7 +35,7 @@ DATA = {
     "INPUT.MODALITY_DROPOUT": Key(0.0, "[0, 1)").means(
         "The probability that a modality of a training sample is made absent; at least one remains."
     ),
-    "DATASETS.NAMES": Key("synthetic", (*DATASETS, "synthetic")).means("The data set."),
+    "DATASETS.NAMES": Key("synthetic", tuple(DATASETS)).means("The data set."),
     "DATASETS.ROOT_DIR": Key("datasets").means(
         "The folder that holds the data set (RGBNT201/train_171/RGB/...), or to which the synthetic one is written; "
         "for a manifest, its CSV file."

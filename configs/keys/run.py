@@ -4,8 +4,7 @@ from configs.keys.model import BACKBONE, TRIPLET_LOSS
 from configs.schema import Key, Needs, Settings, needs, needs_other
 from engine.missing import SETTINGS
 from modeling.branches import BRANCHES
-
-OPTIMIZERS = ("Adam", "AdamW", "SGD")
+from solver.build import OPTIMIZERS, SCHEDULES
 
 
 def _rate_descends(given: Settings) -> bool:
@@ -28,9 +27,9 @@ SGD = (needs("SOLVER.OPTIMIZER_NAME", "SGD", ", and only SGD has a momentum"),)
 HINGE = (*TRIPLET_LOSS, needs("MODEL.NO_MARGIN", False))
 
 RUN = {
-    "SOLVER.OPTIMIZER_NAME": Key("Adam", OPTIMIZERS).means("The optimiser."),
+    "SOLVER.OPTIMIZER_NAME": Key("Adam", tuple(OPTIMIZERS)).means("The optimiser."),
     "SOLVER.MAX_EPOCHS": Key(50, "[1, inf)").means("The number of epochs."),
-    "SOLVER.SCHEDULE": Key("cosine", ("cosine", "original")).means(
+    "SOLVER.SCHEDULE": Key("cosine", tuple(SCHEDULES)).means(
         "'cosine' warms each group up from WARMUP_START times its rate, then follows a cosine to MIN_LR_FACTOR "
         "times it; 'original', as DeMo's code, warms all groups up from WARMUP_START x BASE_LR, seven times the rate "
         "of the CLIP tower, and its cosine, which runs from the first epoch on, ends at MIN_LR_FACTOR x BASE_LR."

@@ -1,11 +1,11 @@
-"""A data set of one's own, listed in a CSV file: no code, no folder layout.
+"""Your own data set, listed in a CSV file: it needs no code and no folder layout.
 
     split,id,camera,scene,rgb,ni,ti
     train,17,0,0,rgb/0001.jpg,ni/0001.jpg,ti/0001.jpg
     query,23,1,0,rgb/0002.jpg,,ti/0002.jpg
 
-Split is train, query or gallery; id, camera and scene are whole numbers from 0, the column scene may be left out.
-Image paths are relative to the CSV file; an empty one means that this modality is missing.
+The split is train, query or gallery; id, camera and scene are whole numbers from 0, and the column scene is optional.
+Image paths are relative to the CSV file; an empty path means that the modality is absent.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from data.datasets.base import DataSet
 from data.datasets.listing import NEEDS_NOTHING, Scan
 from data.sample import MODALITIES, Sample
 from utils.errors import UserError
@@ -28,53 +30,48 @@ BAD_ROW = "bad row(s)"
 NO_ROWS = "split(s) without a row"
 
 
-def parse(csv_path: Path) -> dict[str, list[Sample]]:
-    """List the samples of a manifest, in its order.
+@dataclass(frozen=True, kw_only=True)
+class Manifest(DataSet):
+    """A data set in a CSV file, which `root` names."""
 
-    Raises:
-        UserError: there is no such file, its header or a row is wrong, or an image does not exist.
-    """
-    return scan(csv_path).checked()
+    def scan(self, root: Path) -> Scan:
+        """List the rows of the CSV file `root` in their order; bad rows and missing images are problems.
+
+        Raises:
+            UserError: there is no such file, or it is not a CSV file with the right header.
+        """
+        if not root.is_file():
+            state = "is a folder" if root.is_dir() else "does not exist"
+            raise UserError(
+                f"The manifest {root} {state}. Set DATASETS.ROOT_DIR to a CSV file with the columns "
+                f"{','.join(COLUMNS)} (see the README). {NEEDS_NOTHING}"
+            )
+        found = Scan(self.name, root, splits={split: [] for split in SPLITS})
+        lines: dict[tuple[str, Sample], int] = {}
+        for line, row in _read_rows(root):
+            try:
+                split, sample = _parse_row(row, root.parent)
+                if (split, sample) in lines:
+                    raise ValueError(f"the same as line {lines[split, sample]}")
+            except ValueError as error:
+                found.report(BAD_ROW, f"{root}:{line}", str(error))
+                continue
+            lines[split, sample] = line
+            found.splits[split].append(sample)
+        _report_missing_images(found, lines)
+        for split, samples in found.splits.items():
+            if not samples:
+                found.report(NO_ROWS, split)
+        return found
 
 
-def scan(csv_path: Path) -> Scan:
-    """As `parse`, with bad rows and missing images collected instead of raised.
-
-    Raises:
-        UserError: there is no such file, or it is no CSV file with the right header.
-    """
-    if not csv_path.is_file():
-        state = "is a folder" if csv_path.is_dir() else "does not exist"
-        raise UserError(
-            f"The manifest {csv_path} {state}. Set DATASETS.ROOT_DIR to a CSV file with the columns "
-            f"{','.join(COLUMNS)} (see the README). {NEEDS_NOTHING}"
-        )
-    found = Scan("manifest", csv_path, splits={split: [] for split in SPLITS})
-    lines: list[tuple[int, Sample]] = []
-    first_line: dict[tuple[str, Sample], int] = {}
-    for line, row in _read_rows(csv_path):
-        try:
-            split, sample = _parse_row(row, csv_path.parent)
-        except ValueError as error:
-            found.report(BAD_ROW, f"{csv_path}:{line}", str(error))
-            continue
-        if (split, sample) in first_line:
-            found.report(BAD_ROW, f"{csv_path}:{line}", f"the same as line {first_line[split, sample]}")
-            continue
-        first_line[split, sample] = line
-        lines.append((line, sample))
-        found.splits[split].append(sample)
-    _report_missing_images(found, lines)
-    for split, samples in found.splits.items():
-        if not samples:
-            found.report(NO_ROWS, split)
-    return found
+MANIFEST = Manifest(name="manifest", source="your own CSV file, see the README", protocol=None)
 
 
 def _read_rows(csv_path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows as dicts, each with the number of the line it ends on."""
+    """Yield the rows as dicts, each with the number of the line that it ends on."""
     try:
-        with open(csv_path, newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets write a mark
+        with open(csv_path, newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets write a byte-order mark
             reader = csv.DictReader(file, strict=True)
             _check_header(csv_path, reader.fieldnames or [])
             for row in reader:
@@ -95,9 +92,9 @@ def _check_header(csv_path: Path, header: Iterable[str]) -> None:
 
 
 def _parse_row(row: dict[str | None, str | None], folder: Path) -> tuple[str, Sample]:
-    """The split and sample of a row; ValueError says what is wrong with it."""
+    """Return the split and the sample of a row; a ValueError says what is wrong with the row."""
     if None in row or None in row.values():
-        raise ValueError("it has not as many fields as the first line")
+        raise ValueError("it does not have as many fields as the first line")
     if row["split"] not in SPLITS:
         raise ValueError(f"split is {row['split']!r}, must be one of {', '.join(SPLITS)}")
     numbers = {column: _whole_number(column, row.get(column, "0")) for column in ("id", "camera", "scene")}
@@ -113,13 +110,11 @@ def _whole_number(column: str, text: str) -> int:
     return int(text)
 
 
-def _report_missing_images(found: Scan, lines: Iterable[tuple[int, Sample]]) -> None:
-    """Report images that do not exist; every folder is listed once, which on a network disk beats a look per file."""
+def _report_missing_images(found: Scan, lines: dict[tuple[str, Sample], int]) -> None:
+    """Report images that do not exist. Each folder is listed once: on a network disk that beats a look per file."""
     listed: dict[Path, set[str]] = {}
-    for line, sample in lines:
-        for path in sample.paths:
-            if path is None:
-                continue
+    for (_, sample), line in lines.items():
+        for path in filter(None, sample.paths):
             if path.parent not in listed:
                 listed[path.parent] = set(os.listdir(path.parent)) if path.parent.is_dir() else set()
             if path.name not in listed[path.parent]:

@@ -1,63 +1,31 @@
-"""RGBNT201: persons, 171 identities to train and 30 to test (Zheng et al., AAAI 2021).
+"""RGBNT201: persons, 171 identities to train on and 30 to test on (Zheng et al., AAAI 2021).
 
-Layout: {train_171,test}/{RGB,NI,TI}/000028_cam1_0_02.jpg, the same file name in the three folders: identity, camera
-counted from 1, a sequence flag, a running number. Query and gallery are the same folder, `test`. A folder MASK beside
-the modalities (the synthetic set has one) holds <stem>.png: where the person is.
+Layout: {train_171,test}/{RGB,NI,TI}/000028_cam1_0_02.jpg, where the name gives the identity, the camera counted from 1,
+a sequence flag and a running number. Query and gallery are the same folder. A folder MASK, which the synthetic set has,
+says where the person is.
 """
 
-from __future__ import annotations
-
 import re
-from pathlib import Path
 
-from data.datasets.listing import NO_IMAGES, Scan, find_root, pair_by_name
-from data.sample import MODALITIES, Sample
+from data.datasets.base import FolderDataSet
+from data.sample import MODALITIES
 
-SOURCE = "it is given out by its authors on request (Zheng et al., AAAI 2021), see the README"
+TEST_COUNTS = {"ids": 30, "samples": 836, "cameras": 2, "per camera": "365 / 471"}
 
-TRAIN, TEST = "train_171", "test"
-MASK = "MASK"
-FILE_NAME = re.compile(r"(\d{6})_cam([1-9]\d*)_.+")
-BAD_NAME = "file(s) not named like 000028_cam1_0_02.jpg"
-NO_MASK = "triplet(s) without a mask"
-
-
-def parse(root: Path) -> dict[str, list[Sample]]:
-    """List the data set in `root`, the folder that holds `train_171` and `test`, or the one above it.
-
-    Raises:
-        UserError: the data set is not there, or a file is unpaired or badly named.
-    """
-    return scan(root).checked()
-
-
-def scan(root: Path) -> Scan:
-    """As `parse`, with whatever is wrong with the tree collected instead of raised.
-
-    Raises:
-        UserError: the data set is not there.
-    """
-    found = Scan("RGBNT201", find_root(root, ("RGBNT201",), (TRAIN, TEST), title="RGBNT201", source=SOURCE))
-    train, test = (_scan_split(found, found.root / split) for split in (TRAIN, TEST))
-    found.splits = {"train": train, "query": test, "gallery": list(test)}
-    return found
-
-
-def _scan_split(found: Scan, split: Path) -> list[Sample]:
-    if not found.has_folder(split):
-        return []
-    has_masks = (split / MASK).is_dir()
-    samples = []
-    for paths in pair_by_name(found, [split / modality for modality in MODALITIES]):
-        match = FILE_NAME.fullmatch(paths[0].stem)
-        if match is None:
-            found.report(BAD_NAME, paths[0])
-            continue
-        mask = split / MASK / f"{paths[0].stem}.png" if has_masks else None
-        if mask is not None and not mask.is_file():
-            found.report(NO_MASK, paths[0])
-            mask = None
-        samples.append(Sample(paths, pid=int(match[1]), camera=int(match[2]) - 1, mask=mask))
-    if not samples:
-        found.report(NO_IMAGES, split)
-    return samples
+RGBNT201 = FolderDataSet(
+    name="RGBNT201",
+    source="from its authors on request (Zheng et al., AAAI 2021), see the README",
+    protocol="camera",
+    expected={
+        "train": {"ids": 171, "samples": 3951, "cameras": 4, "per camera": "2592 / 1142 / 88 / 129"},
+        "query": TEST_COUNTS,
+        "gallery": TEST_COUNTS,
+    },
+    root_names=("RGBNT201",),
+    splits={"train": "train_171", "query": "test", "gallery": "test"},
+    modality_folders=MODALITIES,
+    mask_folder="MASK",
+    file_name=re.compile(r"(\d{6})_cam([1-9]\d*)_.+"),
+    bad_name="file(s) not named like 000028_cam1_0_02.jpg",
+    read_name=lambda match, _: {"pid": int(match[1]), "camera": int(match[2]) - 1},
+)

@@ -14,8 +14,7 @@ from data.loading.store import GIB, ImageStore
 from data.sample import Batch, Sample
 from utils.errors import UserError
 
-ROWS_PER_COPY = 256
-"""Samples per copy to the device: what is in host memory at a time."""
+ROWS_PER_COPY = 256  # Samples per copy to the device, which are in host memory at a time.
 
 
 class StoreDataset(Dataset):
@@ -24,7 +23,7 @@ class StoreDataset(Dataset):
     Args:
         store: decoded images.
         samples: the samples that the store was made of, in its order.
-        labels: (N,) training labels; None puts the identities in their place.
+        labels: (N,) training labels; None uses the identities instead.
     """
 
     def __init__(self, store: ImageStore, samples: Sequence[Sample], labels: np.ndarray | None = None) -> None:
@@ -37,11 +36,10 @@ class StoreDataset(Dataset):
             "present": torch.from_numpy(store.present),
             "pid": torch.as_tensor(pids, dtype=torch.int64),
             "camera": torch.tensor([sample.camera for sample in samples]),
-            "scene": torch.tensor([sample.scene for sample in samples]),
         }
 
     def to(self, device: torch.device | str) -> StoreDataset:
-        """The same data set with everything held on `device`, which its batches then are made on.
+        """Return the data set with everything held on `device`, where its batches are then made.
 
         Raises:
             UserError: the device has too little memory.
@@ -52,10 +50,10 @@ class StoreDataset(Dataset):
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"DATALOADER.CACHE: device needs {images.nbytes / GIB:.2f} GiB for decoded images on {device}, which "
-                "has less left. Set DATALOADER.CACHE: auto."
+                "has less memory left. Set DATALOADER.CACHE: auto."
             ) from error
         for start in range(0, len(images), ROWS_PER_COPY):
-            rows = np.array(images[start : start + ROWS_PER_COPY])  # a copy, for torch takes no read-only memory
+            rows = np.array(images[start : start + ROWS_PER_COPY])  # a copy: torch takes no read-only memory
             resident[start : start + ROWS_PER_COPY] = torch.from_numpy(rows)
         moved = copy.copy(self)
         moved._resident = resident
@@ -66,13 +64,13 @@ class StoreDataset(Dataset):
         return len(self.store.images)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """The batch of these samples, in this order."""
+        """Return the batch of these samples, in this order."""
         index = torch.tensor(indices)
         if self._resident is None:
             images = torch.from_numpy(self.store.images[index.numpy()])
         else:
             if self._resident.is_cuda:
-                index = index.pin_memory()  # or else the copy would wait for the device
+                index = index.pin_memory()  # otherwise the copy would wait for the device
             index = index.to(self._resident.device, non_blocking=True)
             images = self._resident.index_select(0, index)
         return Batch(images=images, index=index, **{name: column[index] for name, column in self._columns.items()})

@@ -11,17 +11,16 @@ from data.sample import MODALITIES, Sample
 from utils.errors import UserError
 
 INTERPOLATION = Image.Resampling.BICUBIC
-SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
-"""Grey with 16 bits; Pillow before 11 opens such a PNG as 'I' (32 bits)."""
+SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # Pillow before 11 opens a PNG of 16 bits as 'I'.
 
 
 def read_rgb(path: Path) -> Image.Image:
-    """Decode an image file in full, upright as its EXIF orientation says, as RGB.
+    """Decode an image file in full to RGB and turn it upright as its EXIF orientation says.
 
-    Grey is repeated, 16 bits are scaled to 8 (65535 becomes 255), alpha is dropped.
+    Grey is repeated in the three channels, 16 bits are scaled to 8 (65535 becomes 255), and alpha is dropped.
 
     Raises:
-        UserError: the file is missing, empty, truncated or no image.
+        UserError: the file is missing, empty, truncated or not an image.
     """
     try:
         with Image.open(path) as image:
@@ -30,21 +29,21 @@ def read_rgb(path: Path) -> Image.Image:
                 return Image.fromarray(_to_eight_bits(np.asarray(image))).convert("RGB")
             if image.mode == "F":
                 raise ValueError("floating-point pixels have no fixed range; convert it to 8 or 16 bits")
-            if image.mode == "P":  # whose transparent entry convert("RGB") would warn about
+            if image.mode == "P":  # convert("RGB") would warn about a transparent entry of the palette
                 image = image.convert("RGBA")
             return image.convert("RGB")
     except FileNotFoundError as error:
         raise missing_file(path) from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
         raise UserError(
-            f"The image {path} ({_bytes_of(path)}) cannot be decoded: {error or type(error).__name__}. Copy it anew "
-            "from the data set's archive."
+            f"The image {path} ({_bytes_of(path)}) cannot be decoded: {error or type(error).__name__}. Copy it "
+            "again from the data set's archive."
         ) from error
 
 
 def missing_file(path: Path) -> UserError:
-    """The error for an image file that a data set lists and that is not there."""
-    return UserError(f"The image {path} is missing. Restore it, or take its sample out of the data set.")
+    """Make the error for an image file that a data set lists and that does not exist."""
+    return UserError(f"The image {path} is missing. Restore it, or remove its sample from the data set.")
 
 
 def _bytes_of(path: Path) -> str:
@@ -59,10 +58,10 @@ def _to_eight_bits(pixels: np.ndarray) -> np.ndarray:
 
 
 def decode_sample(sample: Sample, size_hw: tuple[int, int]) -> np.ndarray:
-    """Decode and resize (bicubic) a sample's images: (M, 3, H, W) uint8, an absent modality all 0.
+    """Decode a sample's images and resize them (bicubic): (M, 3, H, W) uint8; an absent modality is 0.
 
     Raises:
-        UserError: as `read_rgb`; or a tiled file is not as wide as three equal tiles.
+        UserError: see `read_rgb`; or the width of a tiled file is not a multiple of three.
     """
     height, width = size_hw
     pixels = np.zeros((len(MODALITIES), 3, height, width), np.uint8)
@@ -78,12 +77,12 @@ def decode_sample(sample: Sample, size_hw: tuple[int, int]) -> np.ndarray:
 
 
 def _cut_tiles(path: Path) -> list[Image.Image]:
-    """The three images that lie side by side in one file, left to right in the order of MODALITIES."""
+    """Cut one file into the three images that lie in it side by side, in the order of MODALITIES."""
     image = read_rgb(path)
     width, rest = divmod(image.width, len(MODALITIES))
     if rest:
         raise UserError(
             f"The image {path} is {image.width} pixels wide, which is not {len(MODALITIES)} equal tiles "
-            f"({', '.join(MODALITIES)} side by side). Copy it anew from the data set's archive."
+            f"({', '.join(MODALITIES)} side by side). Copy it again from the data set's archive."
         )
     return [image.crop((i * width, 0, (i + 1) * width, image.height)) for i in range(len(MODALITIES))]

@@ -14,18 +14,20 @@ from utils.errors import UserError
 class EpochBatchSampler(Sampler[list[int]], ABC):
     """Batches of sample positions, planned per epoch from (seed, epoch).
 
-    `set_epoch(epoch, start_batch)` leaves out batches that an interrupted run has done, without decoding them.
+    `set_epoch(epoch, start_batch)` leaves out the batches that an interrupted run has done, without decoding them.
+    Each of several processes gets its own of the equal, contiguous parts of every batch; `batches` and the length are
+    those of the whole batches.
 
     Args:
-        seed: of the order.
-        rank: which of the equal, contiguous parts of each batch comes out here: that of one of several processes.
-        num_ranks: into how many parts a batch is cut; `batches` and the length are those of the whole ones.
+        seed: seed of the order.
+        process_rank: number of this process, from 0.
+        num_processes: how many processes share the batches.
     """
 
-    def __init__(self, *, seed: int, rank: int = 0, num_ranks: int = 1) -> None:
+    def __init__(self, *, seed: int, process_rank: int, num_processes: int) -> None:
         self.seed = seed
-        self.rank = rank
-        self.num_ranks = num_ranks
+        self.process_rank = process_rank
+        self.num_processes = num_processes
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
@@ -36,49 +38,46 @@ class EpochBatchSampler(Sampler[list[int]], ABC):
 
     @abstractmethod
     def _plan(self, rng: np.random.Generator) -> np.ndarray:
-        """The epoch's batches: (num_batches, batch_size) positions."""
+        """Draw the epoch's batches: (num_batches, batch_size) positions."""
 
     @property
     def batches(self) -> np.ndarray:
-        """(num_batches, batch_size) positions of the whole epoch, those before `start_batch` included."""
+        """(num_batches, batch_size) positions of the whole epoch, including the batches before `start_batch`."""
         if self._batches is None:
             self._batches = self._plan(np.random.default_rng((self.seed, self.epoch)))
         return self._batches
 
     def __len__(self) -> int:
-        """Batches of the whole epoch."""
+        """Return the number of batches of the whole epoch."""
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[int]]:
-        share = self.batches.shape[1] // self.num_ranks
-        own = slice(self.rank * share, (self.rank + 1) * share)
+        share = self.batches.shape[1] // self.num_processes
+        own = slice(self.process_rank * share, (self.process_rank + 1) * share)
         return iter(self.batches[self.start_batch :, own].tolist())
 
 
 class IdentityBatchSampler(EpochBatchSampler):
     """P identities x K images per batch, which the batch-hard triplet loss needs (Hermans et al., arXiv:1703.07737).
 
-    As in TransReID and fast-reid: every identity's images are shuffled and cut into groups of K, a last incomplete
-    group is left out, an identity with fewer than K images gives one group drawn with replacement. Batches of P
+    As in TransReID and fast-reid, every identity's images are shuffled and cut into groups of K. A last incomplete
+    group is left out, and an identity with fewer than K images gives one group drawn with replacement. Batches of P
     distinct identities are then drawn from those with groups left, until fewer than P have any.
 
     Args:
         pids: identity or label of each sample.
         batch_size: P x K images.
         num_instances: K.
-        options: what every EpochBatchSampler takes. A part of a batch holds whole identities.
+        options: what every EpochBatchSampler takes. Each process gets whole identities.
 
     Raises:
-        UserError: K does not divide the batch, the parts do not divide P, or there are fewer than P identities.
+        UserError: there are fewer than P identities, or the processes cannot share P equally.
     """
 
     def __init__(self, pids: Sequence[int], *, batch_size: int, num_instances: int, **options: int) -> None:
-        num_ids = len(set(pids))
         if num_instances < 1 or batch_size < 1 or batch_size % num_instances:
-            raise UserError(
-                f"SOLVER.IMS_PER_BATCH is {batch_size} and DATALOADER.NUM_INSTANCE is {num_instances}: a batch is P "
-                "identities x NUM_INSTANCE images, so the second must divide the first. Change one of them."
-            )
+            raise ValueError(f"num_instances {num_instances} does not divide batch_size {batch_size}")
+        num_ids = len(set(pids))
         self.ids_per_batch = batch_size // num_instances
         if self.ids_per_batch > num_ids:
             raise UserError(
@@ -86,7 +85,7 @@ class IdentityBatchSampler(EpochBatchSampler):
                 f"{self.ids_per_batch} identities in a batch, but there are {num_ids} to train on. Lower "
                 f"SOLVER.IMS_PER_BATCH to {num_ids * num_instances} or less, or raise DATALOADER.NUM_INSTANCE."
             )
-        _check_parts(self.ids_per_batch, "identities", num_instances, **options)
+        _check_shares(self.ids_per_batch, "identities", num_instances, options["num_processes"])
         self.num_instances = num_instances
         order = np.argsort(pids, kind="stable")
         starts = np.unique(np.asarray(pids)[order], return_index=True)[1][1:]
@@ -95,7 +94,7 @@ class IdentityBatchSampler(EpochBatchSampler):
 
     def _plan(self, rng: np.random.Generator) -> np.ndarray:
         groups = [self._draw_groups(positions, rng) for positions in self._positions_by_id]
-        groups_left = np.array([len(of_id) for of_id in groups])
+        groups_left = np.array([len(id_groups) for id_groups in groups])
         batches = []
         while len(eligible := np.flatnonzero(groups_left)) >= self.ids_per_batch:
             chosen = rng.choice(eligible, self.ids_per_batch, replace=False)
@@ -104,7 +103,7 @@ class IdentityBatchSampler(EpochBatchSampler):
         return np.stack(batches)
 
     def _draw_groups(self, positions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """One identity's images of the epoch: (groups, K)."""
+        """Draw one identity's images of the epoch: (groups, K)."""
         if len(positions) < self.num_instances:
             return rng.choice(positions, (1, self.num_instances))
         num_groups = len(positions) // self.num_instances
@@ -115,7 +114,7 @@ class ShuffledBatchSampler(EpochBatchSampler):
     """Every sample at most once per epoch, in random order; the last incomplete batch is left out.
 
     Raises:
-        UserError: there is not one whole batch, or the parts do not divide it.
+        UserError: there are too few samples for one batch, or the processes cannot share it equally.
     """
 
     def __init__(self, num_samples: int, *, batch_size: int, **options: int) -> None:
@@ -124,7 +123,7 @@ class ShuffledBatchSampler(EpochBatchSampler):
                 f"SOLVER.IMS_PER_BATCH is {batch_size}, but there are {num_samples} samples to train on. Set it to "
                 f"between 1 and {num_samples}."
             )
-        _check_parts(batch_size, "images", 1, **options)
+        _check_shares(batch_size, "images", 1, options["num_processes"])
         self.num_samples = num_samples
         self.batch_size = batch_size
         super().__init__(**options)
@@ -134,11 +133,11 @@ class ShuffledBatchSampler(EpochBatchSampler):
         return rng.permutation(self.num_samples)[: num_batches * self.batch_size].reshape(num_batches, -1)
 
 
-def _check_parts(count: int, what: str, images_each: int, *, num_ranks: int = 1, **_options: int) -> None:
-    """Make sure that several processes can share a batch of `count` identities or images."""
-    if count % num_ranks:
+def _check_shares(count: int, unit: str, images_per_unit: int, num_processes: int) -> None:
+    """Make sure that the processes can share a batch of `count` identities or images equally."""
+    if count % num_processes:
         raise UserError(
-            f"SOLVER.IMS_PER_BATCH is {count * images_each}: {count} {what} a batch, which {num_ranks} processes "
-            f"cannot share equally. Set SOLVER.IMS_PER_BATCH to a multiple of {num_ranks * images_each}, or start "
-            "another number of processes (torchrun --nproc_per_node)."
+            f"SOLVER.IMS_PER_BATCH is {count * images_per_unit}: {count} {unit} a batch, which {num_processes} "
+            f"processes cannot share equally. Set SOLVER.IMS_PER_BATCH to a multiple of "
+            f"{num_processes * images_per_unit}, or start another number of processes (torchrun --nproc_per_node)."
         )

@@ -1,7 +1,7 @@
-"""Every image of a split, decoded once: an array of bytes in memory or in one memory-mapped file.
+"""Every image of a split, decoded once into an array of bytes, in memory or in one memory-mapped file.
 
 A batch is then an index operation. The file's name is a hash of what it was made from, so that changed images,
-another size or another list of samples never meet an old file.
+another size or another list of samples never get an old file.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import hashlib
 import logging
 import os
 import re
-import secrets
 import shutil
 import threading
 import time
@@ -26,15 +25,14 @@ import numpy as np
 from data.loading.decode import INTERPOLATION, decode_sample, missing_file
 from data.sample import MODALITIES, Sample
 from utils.errors import UserError
+from utils.files import atomic_write
 from utils.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
-"""Part of the key: raise it when the same files would decode to other bytes."""
-TEMPORARY_NAME = re.compile(r"\d+x\d+_[0-9a-f]{24}\.\d+\.[0-9a-f]{8}\.tmp")
-ABANDONED_AFTER_S = 3600
-"""A temporary file that nobody has written to for so long is of a process that was killed."""
+FORMAT_VERSION = 1  # Part of the hash: raise it when the same files would decode to other bytes.
+TEMPORARY_NAME = re.compile(r"\.\d+x\d+_[0-9a-f]{24}\.npy\.\d+\.[0-9a-f]{8}\.tmp")  # as `atomic_write` makes them
+ABANDONED_AFTER_S = 3600  # A killed process left a temporary file that nobody has written to for so long.
 GIB = 2**30
 
 
@@ -47,10 +45,10 @@ class ImageStore:
     present: np.ndarray
     """(N, M) bool; False where a modality is absent and its pixels are 0."""
     path: Path | None = None
-    """The file, if there is one."""
+    """The file that is mapped, if the images are not in memory."""
 
     def __reduce__(self) -> tuple[Callable[..., ImageStore], tuple[Any, ...]]:
-        """Pickle a file's path, not its bytes: worker processes that are not forked map the same file."""
+        """Pickle a file's path and not its bytes, so that worker processes that are not forked map the same file."""
         if self.path is None:
             return ImageStore, (self.images, self.present)
         return _reopen, (self.path, self.present)
@@ -63,16 +61,17 @@ def _reopen(path: Path, present: np.ndarray) -> ImageStore:
 def open_store(
     samples: Sequence[Sample], *, size_hw: tuple[int, int], cache_dir: Path | None, workers: int
 ) -> ImageStore:
-    """The decoded images of `samples`, resized to `size_hw` (height, width) in pixels, in their order.
+    """Return the decoded images of `samples` in their order.
 
     Args:
-        samples: distinct samples, at least one.
-        cache_dir: folder of the memory-mapped file, which is made when it is not there (or not whole); None decodes
+        samples: one or more distinct samples.
+        size_hw: height and width in pixels to which every image is resized.
+        cache_dir: folder of the memory-mapped file, which is made if it does not exist or is damaged; None decodes
             into memory.
         workers: threads that decode.
 
     Raises:
-        UserError: an image is missing or broken (named), or the file cannot be written.
+        UserError: an image is missing or broken, or the file cannot be written.
     """
     present = np.array([[path is not None for path in sample.paths] for sample in samples])
     shape = (len(samples), len(MODALITIES), 3, *size_hw)
@@ -89,9 +88,9 @@ def open_store(
 
 
 def _fingerprint(samples: Sequence[Sample], size_hw: tuple[int, int]) -> str:
-    """A hash of all that the decoded bytes depend on: names, sizes and times of the files, and the image size."""
+    """Hash all that the decoded bytes depend on: names, sizes and times of the files, and the image size."""
     files = {path: os.path.abspath(path) for sample in samples for path in sample.paths if path is not None}
-    # Relative to their common folder, so that a data set may be moved.
+    # Names are relative to their common folder, so that a data set may be moved.
     base = len(os.path.commonpath([os.path.dirname(name) for name in files.values()]))
     described = {None: None}
     for path, name in files.items():
@@ -107,27 +106,26 @@ def _fingerprint(samples: Sequence[Sample], size_hw: tuple[int, int]) -> str:
 
 
 def _open_valid(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Map the file at `path`; None when there is none, or it is not a whole array of `shape`."""
+    """Map the file at `path`; return None if it does not exist or is not a whole array of `shape`."""
     try:
         images = np.lib.format.open_memmap(path, mode="r")
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except Exception:  # cut short, or no array at all; numpy lets the tokenizer's errors through
-        logger.info("%s is damaged and will be made anew.", path)
+    except Exception:  # A damaged header makes numpy raise nearly anything.
+        logger.info("%s is damaged and will be made again.", path)
         return None
     whole = images.shape == shape and images.dtype == np.uint8 and images.flags.c_contiguous
     if not whole or path.stat().st_size != images.offset + images.nbytes:
-        logger.info("%s is not what it should be and will be made anew.", path)
+        logger.info("%s does not hold what it should and will be made again.", path)
         return None
     return images
 
 
 def _build(path: Path, samples: Sequence[Sample], shape: tuple[int, ...], *, workers: int) -> None:
-    """Decode into a temporary file of this process and rename it: whoever else builds the same file is not disturbed.
+    """Decode into a temporary file and rename it, so that several processes may build the same file at once.
 
     The file is written, not mapped, because a full disk ends a write with an error and a mapped store with a crash.
     """
-    temporary = path.with_name(f"{path.stem}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     num_bytes = int(np.prod(shape))
     start = time.perf_counter()
     try:
@@ -135,7 +133,7 @@ def _build(path: Path, samples: Sequence[Sample], shape: tuple[int, ...], *, wor
         _remove_abandoned(path.parent)
         if shutil.disk_usage(path.parent).free < num_bytes:
             raise OSError("the disk has too little room")
-        with open(temporary, "xb") as file:
+        with atomic_write(path, "wb", unique=True) as file:
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
             offset, lock = file.tell(), threading.Lock()
 
@@ -145,18 +143,12 @@ def _build(path: Path, samples: Sequence[Sample], shape: tuple[int, ...], *, wor
                     file.write(pixels)
 
             _decode_all(samples, shape[-2:], workers=workers, write=write)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except OSError as error:
         raise UserError(
             f"The decoded images ({num_bytes / GIB:.2f} GiB) cannot be stored in {path.parent}: "
             f"{error.strerror or error}. Set DATALOADER.CACHE_DIR to a folder that can be written and has room, or "
             "DATALOADER.CACHE: off to decode into memory at every start."
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
     logger.info(
         "Decoded %d samples into %s (%.2f GiB) in %.1f s.",
         len(samples), path, num_bytes / GIB, time.perf_counter() - start,
@@ -164,9 +156,9 @@ def _build(path: Path, samples: Sequence[Sample], shape: tuple[int, ...], *, wor
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Delete what killed processes have left half written."""
+    """Delete the half-written files of killed processes."""
     for temporary in folder.glob("*.tmp"):
-        with contextlib.suppress(OSError):  # its owner may have renamed or removed it by now
+        with contextlib.suppress(OSError):  # another process may have removed it by now
             age = time.time() - temporary.stat().st_mtime
             if TEMPORARY_NAME.fullmatch(temporary.name) and age > ABANDONED_AFTER_S:
                 temporary.unlink()
@@ -179,9 +171,9 @@ def _decode_all(
     workers: int,
     write: Callable[[int, np.ndarray], None],
 ) -> None:
-    """Decode every sample in a pool of threads (Pillow's decoders release the interpreter lock), in any order.
+    """Decode every sample, in any order, in a pool of threads (Pillow's decoders release the interpreter lock).
 
-    The first error ends it: what has not begun is not begun.
+    After the first error no further sample is begun.
     """
 
     def work(index: int) -> None:

@@ -22,10 +22,10 @@ GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 @dataclass(frozen=True)
 class Camera:
-    """Constants of one camera."""
+    """The constants of one camera."""
 
     yaw: float
-    """Radians: the view of most people who pass (see figure.View)."""
+    """Radians: how most people who pass are turned (see person.View)."""
     elevation: float
     """Radians above the horizon."""
     light_angle: float
@@ -39,13 +39,13 @@ class Camera:
     ni_vignette: float
     """How much darker the corners of the lamp's spot are."""
     ambient: float
-    """Where TI shows the surroundings, on a scale of 0 to 1."""
+    """The grey level of the surroundings in TI, on a scale of 0 to 1."""
     ti_resolution: float
 
 
 @lru_cache(maxsize=16)
 def make_camera(seed: int, number: int, difficulty: float) -> Camera:
-    """Camera number `number` of a set; the difficulty is how far the cameras are apart."""
+    """Make camera number `number` of a set; the difficulty decides how far the cameras are apart."""
     rng, kind = rng_for(seed, Stream.CAMERA, number), number % len(YAWS)
     apart = 0.35 + 0.65 * difficulty
     cast = 1 + apart * (np.array(CASTS[kind]) - 1 + rng.uniform(-0.05, 0.05, 3))
@@ -67,13 +67,13 @@ def make_camera(seed: int, number: int, difficulty: float) -> Camera:
 def capture(
     signal: np.ndarray, camera: Camera, conditions: Conditions, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """The three images that the camera delivers: (H, W, 3) uint8 RGB, (H, W) uint8 NI and TI.
+    """Return the three images that the camera delivers: (H, W, 3) uint8 RGB, (H, W) uint8 NI and TI.
 
     Args:
         signal: (H, W, C) float32, from `render`.
         camera: the camera's constants.
         conditions: faults and blur.
-        rng: the image's own.
+        rng: the generator of this image.
     """
     develop = {"RGB": _visible, "NI": _near_infrared, "TI": _thermal}
     return {name: develop[name](signal[..., channels], camera, conditions, rng) for name, channels in CHANNELS.items()}
@@ -131,7 +131,7 @@ def _thermal(warmth: np.ndarray, camera: Camera, conditions: Conditions, rng: np
 
 
 def _optics(picture: np.ndarray, clarity: float, conditions: Conditions) -> np.ndarray:
-    """Lens, resolution and motion, which act before the sensor's noise; float32 in and out."""
+    """Apply lens, resolution and motion, which act before the sensor's noise; float32 in and out."""
     height, width = picture.shape[:2]
     image = Image.fromarray(_to_bytes(picture))
     share = clarity * conditions.sharpness
@@ -142,13 +142,13 @@ def _optics(picture: np.ndarray, clarity: float, conditions: Conditions) -> np.n
 
 
 def _smear(image: Image.Image, conditions: Conditions) -> Image.Image:
-    """Motion blur along the rows."""
+    """Blur along the rows, as motion does."""
     length = round(conditions.motion * image.height)
     return image.filter(ImageFilter.BoxBlur((length / 2, 0))) if length else image
 
 
 def _flare(size_hw: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """A light in the lens with its halo and a level streak: (H, W) float32, about 1 at its centre."""
+    """Draw a light in the lens with its halo and a level streak: (H, W) float32, about 1 at its centre."""
     height, width = size_hw
     y, x = rng.uniform(0.15, 0.75) * height, rng.uniform(0.1, 0.9) * width
     rows, columns = np.ogrid[:height, :width]

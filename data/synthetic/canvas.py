@@ -1,7 +1,7 @@
 """A picture as a stack of labelled parts: polygons painted over each other, each with a frame and a surface.
 
 The frame of a part is the affine map from pixels to its own coordinates: u runs across from -1 to 1, v along from 0 to
-1. Shading and patterns are functions of (u, v), so that they follow limbs and turn with the body.
+1. Shading and textures are functions of (u, v), so that they follow limbs and turn with the body.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Surface:
     """(modalities, 8): where each modality shows the second colour; None: nowhere."""
     relief: float = 1.0
     """1: shaded as a cylinder along v, 0: flat."""
-    texture: float = 0.06
-    """Relative amplitude of wrinkles, leaves and the like."""
+    roughness: float = 0.06
+    """Relative amplitude of wrinkles, leaves and the like (`texture.py` has the second colour)."""
 
 
 class Canvas:
-    """Parts in painter's order and the label map they give.
+    """Parts in the order of painting, and the label map that they give.
 
     Coordinates are pixels of the final image; the map is drawn SUPERSAMPLE times as fine.
     """
@@ -45,16 +45,16 @@ class Canvas:
         self._image = Image.new("L", (width * SUPERSAMPLE, height * SUPERSAMPLE), 0)
 
     def add(self, polygon: np.ndarray, frame: np.ndarray, surface: Surface, yaw: float = 0.0) -> None:
-        """Paint one part over what is there.
+        """Paint one part over the earlier ones.
 
         Args:
             polygon: (K, 2) x, y in pixels.
             frame: (2, 3) affine map from (x, y, 1) to (u, v).
             surface: its material.
-            yaw: angle on the screen, in radians, at which the part's front (s = 0) lies; 0 faces the camera.
+            yaw: radians from the camera at which the part's front (s = 0) lies on the screen.
         """
         if len(self.surfaces) > MAX_LABELS:
-            raise RuntimeError(f"a scene holds at most {MAX_LABELS} parts")
+            raise RuntimeError(f"a canvas holds at most {MAX_LABELS} parts")
         points = (polygon * SUPERSAMPLE).ravel().tolist()
         ImageDraw.Draw(self._image).polygon(points, fill=len(self.surfaces))
         self.frames.append(frame)
@@ -62,26 +62,26 @@ class Canvas:
         self.surfaces.append(surface)
 
     def labels(self) -> np.ndarray:
-        """(2, H, W) uint8: two samples of each pixel, on its diagonal."""
+        """Return the label map (2, H, W) uint8: two samples of each pixel, on its diagonal."""
         fine = np.asarray(self._image)
         return np.stack([fine[i::SUPERSAMPLE, i::SUPERSAMPLE] for i in range(SUPERSAMPLE)])
 
     def snapshot(self) -> tuple[Image.Image, int]:
-        """A state to `restore` after parts have been painted on trial."""
+        """Return the state, to `restore` it after parts have been painted on trial."""
         return self._image.copy(), len(self.surfaces)
 
     def restore(self, state: tuple[Image.Image, int]) -> None:
-        """Back to a snapshot."""
+        """Go back to a snapshot."""
         self._image, count = state
         del self.frames[count:], self.yaws[count:], self.surfaces[count:]
 
 
 Outline = tuple[np.ndarray, np.ndarray]
-"""A polygon (K, 2) in pixels and its frame (2, 3): what `Canvas.add` takes first."""
+"""A polygon (K, 2) in pixels and its frame (2, 3), the first two arguments of `Canvas.add`."""
 
 
 def capsule(start: np.ndarray, end: np.ndarray, start_radius: float, end_radius: float) -> Outline:
-    """A tapered limb from one joint to the next; points and radii in pixels."""
+    """Outline a tapered limb from one joint to the next; points and radii are in pixels."""
     radius = max(start_radius, end_radius)
     axis = end - start
     length = max(float(np.hypot(*axis)), 0.3 * radius)  # a limb that points at the camera is a disc
@@ -96,7 +96,7 @@ def capsule(start: np.ndarray, end: np.ndarray, start_radius: float, end_radius:
 
 
 def tube(centres: np.ndarray, half_widths: np.ndarray, sag: float = 0.0) -> Outline:
-    """A trunk or garment from its cross-sections, top to bottom.
+    """Outline a trunk or garment by its cross-sections, top to bottom.
 
     Args:
         centres: (L, 2) pixels.
@@ -114,14 +114,14 @@ def tube(centres: np.ndarray, half_widths: np.ndarray, sag: float = 0.0) -> Outl
 
 
 def ellipse(centre: np.ndarray, radii: Sequence[float]) -> Outline:
-    """An ellipse with upright axes."""
+    """Outline an ellipse with upright axes."""
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     outline = centre + np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii
     return outline, _frame(centre - [0, radii[1]], np.array([1 / radii[0], 0]), np.array([0, 0.5 / radii[1]]))
 
 
 def patch(outline: Sequence[Sequence[float]]) -> Outline:
-    """Any polygon, with the frame of its bounding box."""
+    """Outline any polygon, with the frame of its bounding box."""
     points = np.asarray(outline, dtype=float)
     low, high = points.min(axis=0), points.max(axis=0)
     size = np.maximum(high - low, 1e-3)
@@ -129,7 +129,7 @@ def patch(outline: Sequence[Sequence[float]]) -> Outline:
 
 
 def box(x0: float, y0: float, x1: float, y1: float) -> Outline:
-    """A rectangle with upright sides."""
+    """Outline a rectangle with upright sides."""
     return patch([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 RUINS = {"darkness": "RGB", "glare": "RGB", "out_of_reach": "NI", "crossover": "TI"}
-"""Fault -> the modality it makes useless. Glare weakens NI as well, without ruining it."""
+"""Maps each fault to the modality that it makes useless. Glare weakens NI as well, without ruining it."""
 
 SCENARIOS = (
     (("darkness",), 0.20),
@@ -19,15 +19,15 @@ SCENARIOS = (
     (("out_of_reach", "crossover"), 0.07),
     (("glare", "crossover"), 0.05),
 )
-"""Faults that come together and how often, given that there are any. Never all three modalities: one always tells
-something, and glare leaves NI only partly, so it never meets what ruins NI."""
+"""Faults that occur together, and how often if there are any. They never ruin all three modalities; and because glare
+weakens NI, it never occurs with the fault that ruins NI."""
 
-FAULT_RATE = 0.8  # of images with a ruined modality, at difficulty 1
+FAULT_RATE = 0.8  # share of images with a ruined modality, at difficulty 1
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """Of one image. Faults run from 0 (none) to 1 (as bad as it gets)."""
+    """The conditions of one image. Faults range from 0 (none) to 1 (as bad as possible)."""
 
     darkness: float = 0.0
     """Night: RGB is almost black and noisy."""
@@ -40,16 +40,16 @@ class Conditions:
     motion: float = 0.0
     """Length of the motion blur as a share of the image height."""
     sharpness: float = 1.0
-    """Resolution that is left, as a share of the image's."""
+    """The resolution that is left, as a share of the full one."""
 
     @property
     def ruined(self) -> frozenset[str]:
-        """The modalities that say next to nothing about the person."""
+        """The modalities that show next to nothing of the person."""
         return frozenset(modality for fault, modality in RUINS.items() if getattr(self, fault) > 0)
 
 
 def draw_conditions(rng: np.random.Generator, difficulty: float) -> Conditions:
-    """Conditions of one image; at difficulty 0 there are no faults and no blur."""
+    """Draw the conditions of one image; at difficulty 0 there are no faults and no blur."""
     faults: dict[str, float] = {}
     if rng.random() < FAULT_RATE * difficulty:
         weights = np.array([weight for _, weight in SCENARIOS])

@@ -1,8 +1,8 @@
-"""Write a synthetic set to disk, once: in RGBNT201's own layout, all or nothing.
+"""Write a synthetic set to disk once, in RGBNT201's layout, whole or not at all.
 
 <root>/<name from the spec>/spec.json
 <root>/<name from the spec>/{train_171,test}/{RGB,NI,TI}/000028_cam1_0_02.jpg
-<root>/<name from the spec>/{train_171,test}/MASK/000028_cam1_0_02.png      where the person is seen
+<root>/<name from the spec>/{train_171,test}/MASK/000028_cam1_0_02.png      where the person is visible
 """
 
 from __future__ import annotations
@@ -25,32 +25,31 @@ from PIL import Image
 from tqdm import tqdm
 
 from data.synthetic.identity import CHANNELS
+from data.synthetic.sample_renderer import SPLITS, RenderedSample, identity_cameras, make_sample
 from data.synthetic.spec import SyntheticSpec
-from data.synthetic.triplet_renderer import SPLITS, Triplet, cameras_of, make_triplet
-from utils.cpus import available_cpus
 from utils.errors import UserError
 
 SPLIT_FOLDERS = {"train": "train_171", "test": "test"}
 MASK_FOLDER = "MASK"
 SUFFIXES = dict.fromkeys(CHANNELS, ".jpg") | {MASK_FOLDER: ".png"}
-"""Folders of a split and what their files end on."""
+"""Maps the folders of a split to the suffix of their files."""
 SPEC_FILE = "spec.json"
 JPEG_QUALITY = 90
 
 Task = tuple[str, int]
-"""Split and identity within it: what a worker writes in one go."""
+"""The split and the identity within it that a worker writes in one go."""
 
 
-def ensure_synthetic(root: Path, spec: SyntheticSpec, *, workers: int | None = None) -> Path:
-    """The folder of the set that `spec` describes, generated if it is not there yet.
+def ensure_synthetic(root: Path, spec: SyntheticSpec, *, workers: int) -> Path:
+    """Return the folder of the set that `spec` describes, and generate the set if it does not exist.
 
-    It is written beside its place and renamed into it when complete, so that a folder of that name is always whole;
-    where another process was faster, its result is used. The bytes do not depend on `workers`.
+    The set is written to a temporary folder, which is renamed when it is complete, so that a folder of that name is
+    always whole. If another process was faster, its result is used. The bytes do not depend on `workers`.
 
     Args:
         root: folder that holds the data sets (DATASETS.ROOT_DIR); made if missing.
         spec: what to generate.
-        workers: processes; 0 generates in this one, None uses every CPU that this process may use.
+        workers: processes; 0 generates in this one.
 
     Raises:
         UserError: `root` cannot be written to, or the disk is full.
@@ -64,7 +63,7 @@ def ensure_synthetic(root: Path, spec: SyntheticSpec, *, workers: int | None = N
         building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=root))
         try:
             building.chmod(0o777 & ~_umask())  # mkdtemp makes it private
-            _generate(building, spec, available_cpus() if workers is None else workers)
+            _generate(building, spec, workers)
             _publish(building, folder, spec)
         finally:
             shutil.rmtree(building, ignore_errors=True)
@@ -72,12 +71,12 @@ def ensure_synthetic(root: Path, spec: SyntheticSpec, *, workers: int | None = N
 
 
 def is_complete(folder: Path, spec: SyntheticSpec) -> bool:
-    """Whether `folder` holds that set with all its files; no image is read."""
+    """Return whether `folder` holds that set with all its files; no image is read."""
     try:
         if json.loads((folder / SPEC_FILE).read_text()) != spec.as_json():
             return False
         for split, subfolder in SPLIT_FOLDERS.items():
-            stems = [stem for index in range(spec.ids_of(split)) for stem in file_stems(spec, split, index)]
+            stems = [stem for index in range(spec.num_ids(split)) for stem in file_stems(spec, split, index)]
             for kind, suffix in SUFFIXES.items():
                 if not {stem + suffix for stem in stems} <= set(os.listdir(folder / subfolder / kind)):
                     return False
@@ -87,10 +86,10 @@ def is_complete(folder: Path, spec: SyntheticSpec) -> bool:
 
 
 def file_stems(spec: SyntheticSpec, split: str, index: int) -> list[str]:
-    """Names, without suffix, of the images of a split's identity `index`; test identities follow training's."""
+    """Return the file names, without suffix, of a split's identity `index`; test identities follow training's."""
     identity = 1 + index + (spec.train_ids if split == "test" else 0)
-    cameras = cameras_of(spec.seed, split, index)
-    numbers = range(spec.images_of(split, index))
+    cameras = identity_cameras(spec.seed, split, index)
+    numbers = range(spec.num_images(split, index))
     return [f"{identity:06d}_cam{cameras[number % len(cameras)] + 1}_0_{number:02d}" for number in numbers]
 
 
@@ -98,16 +97,16 @@ def _generate(folder: Path, spec: SyntheticSpec, workers: int) -> None:
     for subfolder in SPLIT_FOLDERS.values():
         for kind in SUFFIXES:
             (folder / subfolder / kind).mkdir(parents=True)
-    tasks = [(split, index) for split in SPLITS for index in range(spec.ids_of(split))]
+    tasks = [(split, index) for split in SPLITS for index in range(spec.num_ids(split))]
     total = spec.train_images + spec.test_images
-    with tqdm(total=total, desc="Generating the synthetic set", unit="triplet") as bar:
+    with tqdm(total=total, desc="Generating the synthetic set", unit="sample") as bar:
         for written in _run(folder, spec, tasks, workers):
             bar.update(written)
     (folder / SPEC_FILE).write_text(json.dumps(spec.as_json(), indent=2) + "\n")
 
 
 def _run(folder: Path, spec: SyntheticSpec, tasks: list[Task], workers: int) -> Iterator[int]:
-    """Do the tasks, in this process or in several; yields triplets written."""
+    """Do the tasks, in this process or in several, and yield the numbers of samples written."""
     if workers == 0:
         for task in tasks:
             yield _write_identity(folder, spec, task)
@@ -117,7 +116,7 @@ def _run(folder: Path, spec: SyntheticSpec, tasks: list[Task], workers: int) -> 
         jobs = [pool.submit(_write_identity, folder, spec, task) for task in tasks]
         for job in as_completed(jobs):
             yield job.result()
-    finally:  # after an error or an interrupt, nothing that has not begun is begun
+    finally:  # after an error or an interrupt no further task is begun
         pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -129,27 +128,27 @@ def _write_identity(folder: Path, spec: SyntheticSpec, task: Task) -> int:
     split, index = task
     stems = file_stems(spec, split, index)
     for number, stem in enumerate(stems):
-        write_triplet(make_triplet(spec, split, index, number), folder / SPLIT_FOLDERS[split], stem)
+        write_sample(make_sample(spec, split, index, number), folder / SPLIT_FOLDERS[split], stem)
     return len(stems)
 
 
-def write_triplet(triplet: Triplet, folder: Path, stem: str) -> None:
-    """Three JPEGs of three channels, as RGBNT201 has them, and the mask."""
-    for name, pixels in triplet.images.items():
+def write_sample(sample: RenderedSample, folder: Path, stem: str) -> None:
+    """Write three JPEGs of three channels, like RGBNT201's, and the mask."""
+    for name, pixels in sample.images.items():
         image = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
         _write_image(image, folder / name / (stem + SUFFIXES[name]), format="JPEG", quality=JPEG_QUALITY)
-    _write_image(triplet.mask, folder / MASK_FOLDER / (stem + SUFFIXES[MASK_FOLDER]), format="PNG", compress_level=1)
+    _write_image(sample.mask, folder / MASK_FOLDER / (stem + SUFFIXES[MASK_FOLDER]), format="PNG", compress_level=1)
 
 
 def _write_image(pixels: np.ndarray, path: Path, **encoding: str | int) -> None:
-    # Encoded in memory: PIL hides the reason when the file system refuses a write.
+    # The image is encoded in memory, because PIL hides the reason when the file system refuses a write.
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, **encoding)
     path.write_bytes(buffer.getbuffer())
 
 
 def _publish(building: Path, folder: Path, spec: SyntheticSpec) -> None:
-    """Give the finished folder its name."""
+    """Give the finished folder its final name."""
     try:
         building.rename(folder)
         return
@@ -158,7 +157,7 @@ def _publish(building: Path, folder: Path, spec: SyntheticSpec) -> None:
             return
         if not folder.exists():
             raise
-    # Something that is not the whole set has the name: a folder whose files were deleted, say.
+    # The name is taken by something that is not the whole set, such as a folder whose files were deleted.
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         folder.rename(aside / "incomplete")
@@ -169,7 +168,7 @@ def _publish(building: Path, folder: Path, spec: SyntheticSpec) -> None:
 
 @contextmanager
 def _explained(root: Path, spec: SyntheticSpec) -> Iterator[None]:
-    """What the machine refuses, in words that name the keys."""
+    """Turn what the operating system refuses into an error that names the keys."""
     try:
         yield
     except OSError as error:

@@ -2,8 +2,8 @@
 
 Identities come in cohorts of nine that share their shape (build, hair style, cut of the clothes, kind of bag), which
 every modality sees. A cohort has three looks per modality, and its nine members are the rows of the orthogonal array
-OA(9, 3, 3, 2): in any *one* modality a member looks like two others, in any *two* modalities like nobody else. Looks
-are drawn from short palettes, each modality by itself, so that one says nothing about another.
+OA(9, 3, 3, 2): in any *one* modality a member looks like two others, and in any *two* modalities like nobody else.
+Looks are drawn from short palettes, independently in each modality, so that one says nothing about another.
 
 Channels of a surface, in the order of MODALITIES: red, green, blue | near-infrared reflectance | warmth, where 0 is
 the ambient temperature and 1 that of bare skin.
@@ -17,10 +17,10 @@ from functools import lru_cache
 import numpy as np
 
 from data.synthetic.spec import Stream, rng_for
-from data.synthetic.texture import NI_PATTERNS, RGB_PATTERNS, TI_PATTERNS, Pattern
+from data.synthetic.texture import NI_TEXTURES, RGB_TEXTURES, TI_TEXTURES, Texture
 
 SLOTS = ("skin", "hair", "upper", "lower", "shoes", "bag", "hat")
-"""What a figure is made of; the first axis of `Identity.materials`."""
+"""The parts that a person is made of: the first axis of `Identity.materials`."""
 
 CHANNELS = {"RGB": slice(0, 3), "NI": slice(3, 4), "TI": slice(4, 5)}
 NUM_CHANNELS = 5
@@ -48,10 +48,10 @@ LOWER_RGB = (
 )
 SHOES_RGB = ((0.08, 0.08, 0.08), (0.92, 0.92, 0.92), (0.45, 0.28, 0.17), (0.72, 0.16, 0.18))
 NI_LEVELS = (0.12, 0.36, 0.60, 0.86)
-WARMTH_LEVELS = (0.14, 0.32, 0.50, 0.68)  # of a garment: thick insulation to thin cloth
+WARMTH_LEVELS = (0.14, 0.32, 0.50, 0.68)  # from thickly insulated garments to thin cloth
 BODY_HEAT = (0.88, 1.0)
 BAG_WARMTH = (-0.10, 0.02, 0.14)
-JITTER = 0.015  # of every channel between members that share a look; far below what light and sensor change
+JITTER = 0.015  # between members that share a look, in every channel; light and sensor change far more
 
 HAIR_STYLES = ("short", "bob", "long", "ponytail", "cap")
 SLEEVES = ("long", "short")
@@ -61,9 +61,9 @@ BAGS = ("none", "backpack", "shoulder", "hand")
 BUILDS = (0.88, 1.0, 1.14)
 
 COHORT_ROWS = ((0, 0, 0), (0, 1, 1), (1, 1, 2), (2, 0, 2), (1, 2, 0), (2, 2, 1), (0, 2, 2), (1, 0, 1), (2, 1, 0))
-"""OA(9, 3, 3, 2): number of the look in RGB, NI, TI. In this order two members of even a small cohort collide."""
+"""OA(9, 3, 3, 2): the number of the look in RGB, NI and TI. In this order members of even a small cohort collide."""
 LOOKS = 3
-COHORTS_AT_ONCE = 3  # cohorts are filled in turns, so that few identities make several cohorts of like size
+COHORTS_AT_ONCE = 3  # cohorts that are filled in turns, so that few identities make several of similar size
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,16 +71,16 @@ class Look:
     """How a cohort's garments appear in one modality."""
 
     code: tuple[int, ...]
-    """The palette entries it was made from: two looks with one code cannot be told apart."""
+    """The palette entries that it was made from: two looks with one code cannot be told apart."""
     values: np.ndarray
     """(slots, 2, channels of the modality): first and second colour of each slot."""
-    pattern: Pattern
+    texture: Texture
     """Where the upper garment shows its second colour."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What every modality sees: outline and cut."""
+    """The outline and cut, which every modality sees."""
 
     build: float
     hair: str
@@ -92,7 +92,7 @@ class Shape:
 
 @dataclass(frozen=True, eq=False)
 class Identity:
-    """One person. `codes` are the true attributes, for oracles; the rest is what is drawn."""
+    """One person: what is drawn, and the true attributes (`codes`) for oracles."""
 
     shape: Shape
     looks: tuple[Look, ...]
@@ -104,15 +104,15 @@ class Identity:
 
     @property
     def codes(self) -> dict[str, tuple]:
-        """The attributes that each modality can show: the shape and the modality's own look."""
+        """The attributes that each modality can show: the shape and the look in this modality."""
         return {name: (self.shape, look.code) for name, look in zip(CHANNELS, self.looks, strict=True)}
 
 
 @lru_cache(maxsize=64)
 def make_identity(seed: int, split: int, index: int) -> Identity:
-    """Identity number `index` of a split; a function of the arguments alone."""
-    block, place = divmod(index, COHORTS_AT_ONCE * len(COHORT_ROWS))
-    cohort, row = COHORTS_AT_ONCE * block + place % COHORTS_AT_ONCE, COHORT_ROWS[place // COHORTS_AT_ONCE]
+    """Make identity number `index` of a split, a function of the arguments alone."""
+    block, position = divmod(index, COHORTS_AT_ONCE * len(COHORT_ROWS))
+    cohort, row = COHORTS_AT_ONCE * block + position % COHORTS_AT_ONCE, COHORT_ROWS[position // COHORTS_AT_ONCE]
     shape, looks_by_modality = _make_cohort(rng_for(seed, Stream.COHORT, split, cohort))
     looks = tuple(looks[number] for looks, number in zip(looks_by_modality, row, strict=True))
 
@@ -123,7 +123,7 @@ def make_identity(seed: int, split: int, index: int) -> Identity:
 
 
 def make_stranger(rng: np.random.Generator) -> Identity:
-    """Somebody who belongs to no split: passers-by wear what identities wear."""
+    """Make somebody who belongs to no split; passers-by wear the same clothes as identities."""
     shape, looks = _make_cohort(rng)
     looks = tuple(choice[0] for choice in looks)
     materials = np.concatenate([look.values for look in looks], axis=2).astype(np.float32)
@@ -139,22 +139,22 @@ def _make_cohort(rng: np.random.Generator) -> tuple[Shape, tuple[list[Look], ...
 
 
 def _distinct(rng: np.random.Generator, options: int) -> list[int]:
-    """One option for each look of a cohort, all different."""
+    """Draw one option for each look of a cohort, all different."""
     return rng.permutation(options)[:LOOKS].tolist()
 
 
 def _rgb_looks(rng: np.random.Generator) -> list[Look]:
     looks = []
-    skin = int(rng.integers(len(SKIN_RGB)))  # as the hair style, part of what a cohort has in common
+    skin = int(rng.integers(len(SKIN_RGB)))  # like the hair style, something that a cohort has in common
     for upper, lower in zip(_distinct(rng, len(UPPER_RGB)), _distinct(rng, len(LOWER_RGB)), strict=True):
         second = int((upper + rng.integers(1, len(UPPER_RGB))) % len(UPPER_RGB))
         hair, shoes = rng.integers(len(HAIR_RGB)), rng.integers(len(SHOES_RGB))
-        bag, hat, pattern = rng.integers((len(UPPER_RGB), len(UPPER_RGB), len(RGB_PATTERNS)))
+        bag, hat, texture = rng.integers((len(UPPER_RGB), len(UPPER_RGB), len(RGB_TEXTURES)))
         first = (SKIN_RGB[skin], HAIR_RGB[hair], UPPER_RGB[upper], LOWER_RGB[lower], SHOES_RGB[shoes])
         values = np.repeat(np.array([*first, UPPER_RGB[bag], UPPER_RGB[hat]])[:, None], 2, axis=1)
         values[SLOTS.index("upper"), 1] = UPPER_RGB[second]
-        code = (skin, hair, upper, second, lower, shoes, bag, hat, pattern)
-        looks.append(Look(tuple(map(int, code)), values, RGB_PATTERNS[pattern]))
+        code = (skin, hair, upper, second, lower, shoes, bag, hat, texture)
+        looks.append(Look(tuple(map(int, code)), values, RGB_TEXTURES[texture]))
     return looks
 
 
@@ -163,13 +163,13 @@ def _ni_looks(rng: np.random.Generator) -> list[Look]:
     for upper, lower in zip(_distinct(rng, len(NI_LEVELS)), _distinct(rng, len(NI_LEVELS)), strict=True):
         second = int((upper + rng.integers(1, len(NI_LEVELS))) % len(NI_LEVELS))
         hair, shoes, bag, hat = rng.integers((2, len(NI_LEVELS), len(NI_LEVELS), len(NI_LEVELS)))
-        pattern = int(rng.integers(len(NI_PATTERNS)))
+        texture = int(rng.integers(len(NI_TEXTURES)))
         # Skin of every tone is bright in the near infrared.
         first = [0.74, (0.22, 0.42)[hair], *(NI_LEVELS[level] for level in (upper, lower, shoes, bag, hat))]
         values = np.repeat(np.array(first)[:, None, None], 2, axis=1)
         values[SLOTS.index("upper"), 1] = NI_LEVELS[second]
-        code = (hair, upper, second, lower, shoes, bag, hat, pattern)
-        looks.append(Look(tuple(map(int, code)), values, NI_PATTERNS[pattern]))
+        code = (hair, upper, second, lower, shoes, bag, hat, texture)
+        looks.append(Look(tuple(map(int, code)), values, NI_TEXTURES[texture]))
     return looks
 
 
@@ -178,11 +178,11 @@ def _ti_looks(rng: np.random.Generator) -> list[Look]:
     for upper, lower in zip(_distinct(rng, len(WARMTH_LEVELS)), _distinct(rng, len(WARMTH_LEVELS)), strict=True):
         second = int((upper + rng.integers(1, len(WARMTH_LEVELS))) % len(WARMTH_LEVELS))
         heat, shoes, bag = rng.integers((len(BODY_HEAT), len(WARMTH_LEVELS), len(BAG_WARMTH)))
-        hair, pattern = rng.integers((2, len(TI_PATTERNS)))
+        hair, texture = rng.integers((2, len(TI_TEXTURES)))
         first = [1.0, (0.42, 0.62)[hair], *(WARMTH_LEVELS[level] for level in (upper, lower, shoes)), 0.0, 0.36]
         values = BODY_HEAT[heat] * np.repeat(np.array(first)[:, None, None], 2, axis=1)
         values[SLOTS.index("upper"), 1] = BODY_HEAT[heat] * WARMTH_LEVELS[second]
-        values[SLOTS.index("bag")] = BAG_WARMTH[bag]  # no body inside
-        code = (heat, hair, upper, second, lower, shoes, bag, pattern)
-        looks.append(Look(tuple(map(int, code)), values, TI_PATTERNS[pattern]))
+        values[SLOTS.index("bag")] = BAG_WARMTH[bag]  # there is no body inside
+        code = (heat, hair, upper, second, lower, shoes, bag, texture)
+        looks.append(Look(tuple(map(int, code)), values, TI_TEXTURES[texture]))
     return looks

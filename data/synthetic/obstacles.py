@@ -1,4 +1,4 @@
-"""Things that are not the person: clutter behind the figure and occluders in front of it."""
+"""Things that are not the person: clutter behind it and occluders in front of it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import numpy as np
 
 from data.synthetic.canvas import Canvas, Surface, box, capsule, ellipse, patch
 from data.synthetic.identity import LOWER_RGB, UPPER_RGB, make_stranger
-from data.synthetic.person import Pose, View, draw_figure
+from data.synthetic.person import Pose, View, draw_person
 
-MAX_COVER = 0.35  # of the figure, at difficulty 1
+MAX_COVER = 0.35  # share of the person, at difficulty 1
 LEAVES = 60  # clumps of a bush
-ATTEMPTS = 4  # at placing an occluder that covers no more than allowed
+ATTEMPTS = 4  # to place an occluder that covers no more than allowed
 
 Box = tuple[float, float, float, float]
 
 
 def random_pose(rng: np.random.Generator) -> Pose:
-    """Somewhere in a walk, from standing to striding."""
+    """Draw a moment of a walk, from standing to striding."""
     return Pose(
         phase=float(rng.uniform(0, 2 * np.pi)),
         stride=float(rng.uniform(0.08, 0.52)),
@@ -34,7 +34,7 @@ def _thing(colour: tuple[float, ...], near_infrared: float, warmth: float, **loo
 
 
 def _cloth_like(rng: np.random.Generator, relief: float) -> Surface:
-    """The colours of clothes on something that is none."""
+    """Give the colours of clothes to something that is not clothing."""
     palette = UPPER_RGB + LOWER_RGB
     colour = palette[rng.integers(len(palette))]
     return _thing(colour, float(rng.uniform(0.1, 0.85)), float(rng.choice([0.0, 0.08, 0.30])), relief=relief)
@@ -80,31 +80,31 @@ def _case(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def _passer_by(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Another pedestrian, farther away."""
+    """Draw another pedestrian, farther away."""
     tall = rng.uniform(0.28, 0.45) * canvas.height
     foot = (rng.uniform(-0.05, 1.05) * canvas.width, 0.47 * canvas.height + 0.45 * tall)
     view = View(float(rng.uniform(-np.pi, np.pi)), 0.1, 0.0, float(tall), foot)
-    draw_figure(canvas, make_stranger(rng), random_pose(rng), view)
+    draw_person(canvas, make_stranger(rng), random_pose(rng), view)
 
 
 # --------------------------------------------------------------------------------------------------------- occluders
-def draw_occluder(canvas: Canvas, rng: np.random.Generator, figure: np.ndarray, max_cover: float) -> None:
-    """Paint one thing in front of the figure that covers at most a share `max_cover` of it; none if none fits.
+def draw_occluder(canvas: Canvas, rng: np.random.Generator, person: np.ndarray, max_cover: float) -> None:
+    """Paint one thing in front of the person that covers at most a share `max_cover` of it, or nothing if none fits.
 
     Args:
-        canvas: with the figure drawn.
-        rng: the image's own.
-        figure: (2, H, W) bool, the figure's samples.
+        canvas: has the person drawn on it.
+        rng: the generator of this image.
+        person: (2, H, W) bool, the person's samples.
         max_cover: in [0, 1].
     """
-    rows, columns = np.flatnonzero(figure.any(axis=(0, 2))), np.flatnonzero(figure.any(axis=(0, 1)))
+    rows, columns = np.flatnonzero(person.any(axis=(0, 2))), np.flatnonzero(person.any(axis=(0, 1)))
     extent = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
     kind = _OCCLUDERS[rng.integers(len(_OCCLUDERS))]
     before, state = canvas.labels(), canvas.snapshot()
     for _ in range(ATTEMPTS):
         kind(canvas, rng, extent)
-        covered = (canvas.labels() != before) & figure
-        if covered.sum() <= max_cover * figure.sum():
+        covered = (canvas.labels() != before) & person
+        if covered.sum() <= max_cover * person.sum():
             return
         canvas.restore(state)
         state = canvas.snapshot()
@@ -113,7 +113,7 @@ def draw_occluder(canvas: Canvas, rng: np.random.Generator, figure: np.ndarray, 
 def _pole(canvas: Canvas, rng: np.random.Generator, extent: Box) -> None:
     x = rng.uniform(extent[0], extent[2])
     radius = rng.uniform(0.012, 0.03) * canvas.height
-    metal = _thing((0.40, 0.42, 0.43), 0.45, float(rng.uniform(-0.05, 0.15)), texture=0.03)
+    metal = _thing((0.40, 0.42, 0.43), 0.45, float(rng.uniform(-0.05, 0.15)), roughness=0.03)
     canvas.add(*box(x - radius, -2, x + radius, canvas.height + 2), metal)
 
 
@@ -125,12 +125,12 @@ def _bush(canvas: Canvas, rng: np.random.Generator, extent: Box) -> None:
     angles, reach = rng.uniform(0, 2 * np.pi, LEAVES), np.sqrt(rng.uniform(0, 1, LEAVES))
     for angle, out, shade in zip(angles, reach, rng.uniform(0.5, 1.2, LEAVES), strict=True):
         centre = heart + np.array([0.65 * np.cos(angle), 0.85 * np.sin(angle)]) * out * tall
-        leaf = _thing((0.22 * shade, 0.40 * shade, 0.14 * shade), 0.72 * shade, 0.03, relief=0.3, texture=0.12)
+        leaf = _thing((0.22 * shade, 0.40 * shade, 0.14 * shade), 0.72 * shade, 0.03, relief=0.3, roughness=0.12)
         canvas.add(*ellipse(centre, (0.15 * tall, 0.11 * tall)), leaf)
 
 
 def _car(canvas: Canvas, rng: np.random.Generator, extent: Box) -> None:
-    """The bonnet of a car that stands between camera and person."""
+    """Draw the bonnet of a car that stands between the camera and the person."""
     x0, y0, x1, y1 = extent
     top = y1 - rng.uniform(0.10, 0.34) * (y1 - y0)
     if rng.random() < 0.5:
@@ -156,12 +156,12 @@ def _bin(canvas: Canvas, rng: np.random.Generator, extent: Box) -> None:
 
 
 def _pedestrian(canvas: Canvas, rng: np.random.Generator, extent: Box) -> None:
-    """Somebody who walks by at the side, nearer to the camera."""
+    """Draw somebody who walks by at the side, nearer to the camera."""
     x0, y0, x1, y1 = extent
     tall = rng.uniform(1.0, 1.2) * (y1 - y0)
     x = rng.choice([x0 - 0.10 * tall, x1 + 0.10 * tall]) + rng.uniform(-0.08, 0.08) * tall
     view = View(float(rng.uniform(-np.pi, np.pi)), 0.15, 0.0, float(tall), (float(x), float(y1 + 0.05 * tall)))
-    draw_figure(canvas, make_stranger(rng), random_pose(rng), view)
+    draw_person(canvas, make_stranger(rng), random_pose(rng), view)
 
 
 _OCCLUDERS: tuple[Callable[[Canvas, np.random.Generator, Box], None], ...] = (_pole, _bush, _car, _bin, _pedestrian)

@@ -14,9 +14,9 @@ from data.synthetic.canvas import Canvas, Outline, Surface, capsule, ellipse, tu
 from data.synthetic.identity import CHANNELS, SLOTS, Identity
 from data.synthetic.texture import Field
 
-FACE = Field(half_s=1.05, centre_v=0.68, half_v=0.36)  # the window of a head that hair leaves open
+FACE = Field(half_s=1.05, centre_v=0.68, half_v=0.36)  # the part of a head that hair leaves open
 UNDER_CAP = Field(half_s=1.9, centre_v=0.9, half_v=0.45)
-FEATURES = (  # of a face: angle from the front, height, radii, material
+FACE_PARTS = (  # angle from the front, height, radii, material
     (-0.36, 0.932, (0.0085, 0.006), (0.10, 0.08, 0.08, 0.25, 0.96)),
     (0.36, 0.932, (0.0085, 0.006), (0.10, 0.08, 0.08, 0.25, 0.96)),
     (0.0, 0.894, (0.015, 0.0035), (0.50, 0.22, 0.20, 0.55, 1.0)),
@@ -56,7 +56,7 @@ class Pose:
     """How the body is held."""
 
     phase: float
-    """Of the walk, radians."""
+    """Phase of the walk, radians."""
     stride: float
     """Swing of the thighs at its largest, radians."""
     swing: float
@@ -64,27 +64,27 @@ class Pose:
     elbow: float
     """Bend of the elbows, radians."""
     lean: float
-    """Of the trunk to the front, radians."""
+    """Lean of the trunk to the front, radians."""
 
 
 @dataclass(frozen=True)
 class View:
-    """Where the camera stands and where in the image the figure does."""
+    """Where the camera stands, and where the person stands in the image."""
 
     yaw: float
     """Radians; 0 shows the front, pi the back, a positive angle turns the front to the right of the screen."""
     elevation: float
-    """Of the camera above the horizon, radians."""
+    """Elevation of the camera above the horizon, radians."""
     roll: float
-    """Of the camera, radians."""
+    """Roll of the camera, radians."""
     height: float
-    """Of an average person, pixels."""
+    """Height of an average person, pixels."""
     foot: tuple[float, float]
-    """Where the person stands: x, y in pixels."""
+    """Position of the feet: x, y in pixels."""
 
 
 class _Projection:
-    """From body coordinates to pixels, with the depth that orders the parts."""
+    """The map from body coordinates to pixels, with the depth that orders the parts."""
 
     def __init__(self, view: View, scale: float) -> None:
         self.scale, self.foot = scale, view.foot
@@ -93,7 +93,7 @@ class _Projection:
         self.cos_roll, self.sin_roll = np.cos(view.roll), np.sin(view.roll)
 
     def __call__(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(..., 2) pixels and (...) nearness of (..., 3) body coordinates."""
+        """Return pixels (..., 2) and nearness (...) of body coordinates (..., 3)."""
         x, y, z = points[..., 0], points[..., 1], points[..., 2]
         across, near = x * self.cos + y * self.sin, y * self.cos - x * self.sin
         up = z * self.cos_elevation - near * self.sin_elevation
@@ -105,17 +105,17 @@ class _Projection:
         return pixels, near
 
     def half_width(self, half_lateral: np.ndarray, half_depth: np.ndarray) -> np.ndarray:
-        """Pixels from the middle of an elliptic cross-section to its edge on the screen."""
+        """Return the pixels from the middle of an elliptic cross-section to its edge on the screen."""
         return self.scale * np.hypot(half_lateral * self.cos, half_depth * self.sin)
 
 
-def draw_figure(canvas: Canvas, identity: Identity, pose: Pose, view: View) -> None:
+def draw_person(canvas: Canvas, identity: Identity, pose: Pose, view: View) -> None:
     """Paint the person's parts from the farthest to the nearest."""
-    _Figure(canvas, identity, pose, view).draw()
+    _Person(canvas, identity, pose, view).draw()
 
 
-class _Figure:
-    """One person being drawn: parts are collected with their nearness, then painted in its order."""
+class _Person:
+    """A person being drawn: parts are collected with their nearness, then painted from far to near."""
 
     def __init__(self, canvas: Canvas, identity: Identity, pose: Pose, view: View) -> None:
         self.canvas, self.identity, self.pose, self.yaw = canvas, identity, pose, view.yaw
@@ -140,8 +140,8 @@ class _Figure:
         return Surface(values, None if fields is None else np.array(fields, np.float32), **look)
 
     def _upper(self, piece: str) -> Surface:
-        """The upper garment's cloth, with each modality's own pattern for that piece of it ('body' or 'sleeve')."""
-        return self._surface("upper", tuple(getattr(look.pattern, piece) for look in self.identity.looks))
+        """Return the cloth of a piece of the upper garment ('body' or 'sleeve'), with each modality's own texture."""
+        return self._surface("upper", tuple(getattr(look.texture, piece) for look in self.identity.looks))
 
     # --------------------------------------------------------------------------------------------------- parts
     def _limb(
@@ -154,7 +154,7 @@ class _Figure:
     def _trunk_like(
         self, sections: np.ndarray, surface: Surface, bias: float, *, y: float = 0.0, x: float = 0.0, sag: bool = True
     ) -> None:
-        """A tube of cross-sections (z, half width, half depth) about the trunk's leaning axis."""
+        """Add a tube of cross-sections (z, half width, half depth) about the trunk's leaning axis."""
         z, half_lateral, half_depth = sections.T
         axis = np.stack([np.full_like(z, x), self._lean_y(z) + y, z], axis=1)
         centres, _ = self.project(axis)
@@ -167,7 +167,7 @@ class _Figure:
         return np.maximum(np.asarray(z) - HIP_Z, 0) * np.sin(self.pose.lean)
 
     def _leg(self, side: int) -> None:
-        """Thigh, shin and shoe; side -1 is the person's right."""
+        """Add thigh, shin and shoe; side -1 is the person's right."""
         phase = self.pose.phase + (np.pi if side < 0 else 0)
         thigh_angle = self.pose.stride * np.sin(phase)
         knee_bend = 0.10 + 1.3 * self.pose.stride * max(0.0, np.cos(phase)) ** 2  # the swinging leg bends
@@ -177,14 +177,14 @@ class _Figure:
         toe = ankle + np.array([side * 0.018, 0.085 * np.cos(knee_bend), -0.028 - 0.05 * np.sin(knee_bend)])
         heel = ankle + np.array([0, -0.018, -0.018])
         trousers = self.shape.lower == "trousers"
-        cloth, skin = self._surface("lower"), self._surface("skin", texture=0.02)
+        cloth, skin = self._surface("lower"), self._surface("skin", roughness=0.02)
         behind = -0.5  # whatever their swing, legs come out from under the trunk's clothes
         self._limb(heel, toe, (0.025, 0.021), self._surface("shoes"), behind + 0.004)
         self._limb(knee, ankle, (0.043, 0.034) if trousers else (0.036, 0.023), cloth if trousers else skin, behind)
         self._limb(hip, knee, (0.062, 0.046), skin if self.shape.lower == "skirt" else cloth, behind + 0.002)
 
     def _arm(self, side: int) -> np.ndarray:
-        """Upper arm, forearm and hand; returns where the hand is."""
+        """Add upper arm, forearm and hand; return where the hand is."""
         carries = side < 0 and self.shape.bag == "hand"
         angle = -self.pose.swing * np.sin(self.pose.phase + (np.pi if side < 0 else 0)) * (0.4 if carries else 1)
         bend = 0.12 if carries else self.pose.elbow
@@ -193,7 +193,7 @@ class _Figure:
         elbow = shoulder + UPPER_ARM * _down(angle, out)
         wrist = elbow + FOREARM * _down(angle + bend, 0.3 * out)
         hand = wrist + HAND * _down(angle + bend)
-        skin, sleeve = self._surface("skin", texture=0.02), self._upper("sleeve")
+        skin, sleeve = self._surface("skin", roughness=0.02), self._upper("sleeve")
         long = self.shape.sleeves == "long"
         self._limb(wrist, hand, (0.017, 0.015), skin)
         self._limb(elbow, wrist, (0.030, 0.024) if long else (0.026, 0.019), sleeve if long else skin, bias=0.001)
@@ -217,7 +217,7 @@ class _Figure:
         self._trunk_like(torso, self._upper("body"), bias=0.010)
         self._trunk_like(hips, self._surface("lower"), bias=0.005, sag=self.shape.lower == "skirt")
         neck = np.array([0, self._lean_y(0.87), 0.84]), np.array([0, self._lean_y(0.9) + 0.006, 0.885])
-        self._limb(*neck, (0.030, 0.027), self._surface("skin", texture=0.02), bias=0.012)
+        self._limb(*neck, (0.030, 0.027), self._surface("skin", roughness=0.02), bias=0.012)
 
     def _head(self) -> None:
         lean = float(self._lean_y(HEAD_Z))
@@ -226,24 +226,24 @@ class _Figure:
         radii = self.project.half_width(0.050, 0.057), HEAD_HALF * scale
         window = UNDER_CAP if self.shape.hair == "cap" else FACE
         hair_and_skin = self.identity.materials[[SLOTS.index("hair"), SLOTS.index("skin")], 0]
-        head = Surface(hair_and_skin, np.array([window] * len(CHANNELS), np.float32), texture=0.03)
+        head = Surface(hair_and_skin, np.array([window] * len(CHANNELS), np.float32), roughness=0.03)
         self.parts.append((near + 0.030, ellipse(centre, radii), head))
         self._face(near, lean)
         self._hair(lean)
 
     def _face(self, near: float, lean: float) -> None:
-        """Eyes and mouth, where they face the camera."""
-        for angle, z, radii, material in FEATURES:
+        """Add eyes and mouth if they face the camera."""
+        for angle, z, radii, material in FACE_PARTS:
             facing = np.cos(angle + self.yaw)
             if facing > 0.35:
                 centre, _ = self.project(np.array([0.047 * np.sin(angle), lean + 0.055 * np.cos(angle), z]))
                 size = np.maximum(np.array([radii[0] * facing, radii[1]]) * self.project.scale, 0.4)
-                surface = Surface(np.array([material, material], np.float32), relief=0.0, texture=0.0)
+                surface = Surface(np.array([material, material], np.float32), relief=0.0, roughness=0.0)
                 self.parts.append((near + 0.045, ellipse(centre, size), surface))
 
     def _hair(self, lean: float) -> None:
-        """What of hair or headgear reaches beyond the head."""
-        style, hair, hat = self.shape.hair, self._surface("hair", texture=0.12), self._surface("hat")
+        """Add the hair or headgear that reaches beyond the head."""
+        style, hair, hat = self.shape.hair, self._surface("hair", roughness=0.12), self._surface("hat")
         if style in LOOSE_HAIR:
             self._trunk_like(LOOSE_HAIR[style], hair, bias=0.021, y=-0.031)
         elif style == "ponytail":
@@ -273,5 +273,5 @@ class _Figure:
 
 
 def _down(angle: float, out: float = 0.0) -> np.ndarray:
-    """Unit direction that hangs down, swung to the front by `angle` and to the person's left by `out`; radians."""
+    """Return the unit vector down, swung to the front by `angle` and to the person's left by `out`; radians."""
     return np.array([np.sin(out), np.cos(out) * np.sin(angle), -np.cos(out) * np.cos(angle)])

@@ -13,16 +13,16 @@ from data.synthetic.canvas import Canvas
 from data.synthetic.identity import CHANNELS, NUM_CHANNELS
 from data.synthetic.texture import second_colour, wrap_angle
 
-NOISE_SIDE = 256  # of the texture tile; a power of two
+NOISE_SIDE = 256  # pixels; a power of two
 
 
 def render(canvas: Canvas, background: np.ndarray, light_angle: float) -> np.ndarray:
-    """The scene as (H, W, C) float32: RGB and NI as reflected light, TI as warmth.
+    """Return the signals (H, W, C) float32 of a canvas: reflected light in RGB and NI, warmth in TI.
 
     Args:
         canvas: the parts.
-        background: (H, W, C) float32, seen where there is no part.
-        light_angle: where the daylight comes from, in radians; 0 is the camera, positive the right of the screen.
+        background: (H, W, C) float32, visible where there is no part.
+        light_angle: radians; daylight comes from the camera at 0 and from the right of the screen at positive angles.
     """
     labels = canvas.labels()
     out = np.empty((*labels.shape, NUM_CHANNELS), np.float32)
@@ -33,7 +33,7 @@ def render(canvas: Canvas, background: np.ndarray, light_angle: float) -> np.nda
 
 
 def _surface_signal(canvas: Canvas, labels: np.ndarray, foreground: np.ndarray, light_angle: float) -> np.ndarray:
-    """(n, C) of the foreground samples."""
+    """Return the signal (n, C) of the foreground samples."""
     label = labels.ravel()[foreground]
     x, y = _pixel_grid(*labels.shape)
     x, y = x[foreground], y[foreground]
@@ -59,9 +59,9 @@ def _surface_signal(canvas: Canvas, labels: np.ndarray, foreground: np.ndarray, 
             signal[chosen[shows], channels] = second[shows, channels]
 
     relief = np.array([0.0] + [surface.relief for surface in surfaces], np.float32)[label]
-    texture = np.array([0.0] + [surface.texture for surface in surfaces], np.float32)[label]
-    folds = texture * _noise_tile()[_wrap(28 * s + 37 * label), _wrap(70 * v)]
-    # Daylight falls from one side, the near-infrared lamp sits at the camera; both leave the edges of a limb dark.
+    roughness = np.array([0.0] + [surface.roughness for surface in surfaces], np.float32)[label]
+    folds = roughness * _noise_tile()[_wrap(28 * s + 37 * label), _wrap(70 * v)]
+    # Daylight falls from one side, the near-infrared lamp sits at the camera. Both leave the edges of a limb dark.
     day = 1.05 * (1 - relief * (1 - np.maximum(np.cos(angle - light_angle), 0)) * 0.75)
     lamp = 1.05 * (1 - relief * (1 - np.cos(angle)) * 0.70)
     signal[:, CHANNELS["RGB"]] *= (day * (1 + folds))[:, None]
@@ -77,7 +77,7 @@ def _wrap(position: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _pixel_grid(samples: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """x and y, (S H W) float32, of the samples on a pixel's diagonal; pixel centres are at .5."""
+    """Return x and y, (S H W) float32, of the samples on each pixel's diagonal; pixel centres are at .5."""
     offset = ((np.arange(samples) + 0.5) / samples)[:, None, None]
     x = np.arange(width) + offset
     y = np.arange(height)[:, None] + offset
@@ -87,12 +87,12 @@ def _pixel_grid(samples: int, height: int, width: int) -> tuple[np.ndarray, np.n
 
 @lru_cache(maxsize=1)
 def _noise_tile() -> np.ndarray:
-    """(NOISE_SIDE, NOISE_SIDE) float32 smooth noise of unit variance that tiles."""
+    """Return (NOISE_SIDE, NOISE_SIDE) float32 smooth noise of unit variance that tiles."""
     return smooth_noise(np.random.default_rng(0), (NOISE_SIDE, NOISE_SIDE), scale=6.0)
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], scale: float) -> np.ndarray:
-    """Periodic Gaussian noise of unit variance; `scale` is its grain in pixels. (H, W) float32."""
+    """Draw periodic Gaussian noise (H, W) float32 of unit variance; `scale` is its grain in pixels."""
     rows, columns = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]
     damping = np.exp(-0.5 * (rows**2 + columns**2) * (2 * np.pi * scale / 2) ** 2)
     noise = np.fft.irfft2(np.fft.rfft2(rng.standard_normal(shape)) * damping, s=shape)

@@ -1,4 +1,4 @@
-"""What a camera sees when nobody is there: a wide backdrop in the three modalities, from which images are cut.
+"""What a camera sees when nobody passes: a wide backdrop in the three modalities, from which images are cut.
 
 Lengths are in units of the image height; y runs down from the top of the backdrop. Materials are (red, green, blue,
 near-infrared reflectance, warmth), as in identity.py.
@@ -16,8 +16,8 @@ from data.synthetic.render import smooth_noise
 from data.synthetic.spec import Stream, rng_for
 
 NUM_CAMERAS = 4
-HEIGHT, WIDTH = 1.12, 3.2  # of a backdrop
-SMOOTH, GRAINY, LEAFY = 0.02, 0.07, 0.30  # relative amplitude of a material's texture
+HEIGHT, WIDTH = 1.12, 3.2  # size of a backdrop
+SMOOTH, GRAINY, LEAFY = 0.02, 0.07, 0.30  # relative amplitude of a material's grain
 
 Material = tuple[float, float, float, float, float]
 
@@ -31,25 +31,25 @@ class _Backdrop:
         self.image = Image.new("I", self.size, 0)
         self.draw = ImageDraw.Draw(self.image)
         self.materials: list[Material] = [(0.5, 0.5, 0.5, 0.5, 0.0)]
-        self.textures: list[float] = [SMOOTH]
+        self.roughnesses: list[float] = [SMOOTH]
 
-    def add(self, material: Material, texture: float) -> int:
+    def add(self, material: Material, roughness: float) -> int:
         self.materials.append(material)
-        self.textures.append(texture)
+        self.roughnesses.append(roughness)
         return len(self.materials) - 1
 
-    def rect(self, x0: float, y0: float, x1: float, y1: float, material: Material, texture: float = SMOOTH) -> None:
-        self.poly([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], material, texture)
+    def rect(self, x0: float, y0: float, x1: float, y1: float, material: Material, roughness: float = SMOOTH) -> None:
+        self.poly([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], material, roughness)
 
-    def poly(self, points: list[tuple[float, float]], material: Material, texture: float = SMOOTH) -> None:
-        self.draw.polygon([(x * self.unit, y * self.unit) for x, y in points], fill=self.add(material, texture))
+    def poly(self, points: list[tuple[float, float]], material: Material, roughness: float = SMOOTH) -> None:
+        self.draw.polygon([(x * self.unit, y * self.unit) for x, y in points], fill=self.add(material, roughness))
 
-    def blob(self, x: float, y: float, rx: float, ry: float, material: Material, texture: float = LEAFY) -> None:
+    def blob(self, x: float, y: float, rx: float, ry: float, material: Material, roughness: float = LEAFY) -> None:
         box = [(x - rx) * self.unit, (y - ry) * self.unit, (x + rx) * self.unit, (y + ry) * self.unit]
-        self.draw.ellipse(box, fill=self.add(material, texture))
+        self.draw.ellipse(box, fill=self.add(material, roughness))
 
     def ground_lines(self, horizon: float, spacing: float, width: float, material: Material) -> None:
-        """Joints of a paved ground in perspective: level ones that close up, and ones that meet at the horizon."""
+        """Paint the joints of a paved ground in perspective: level ones, and ones that meet at the horizon."""
         depth = 1.0
         while (y := horizon + (HEIGHT - horizon) / depth) > horizon + 0.03:
             self.rect(0, y, WIDTH, y + width / depth, material)
@@ -59,21 +59,21 @@ class _Backdrop:
             self.poly([(top, horizon), (top + width * 0.2, horizon), (foot + width, HEIGHT), (foot, HEIGHT)], material)
 
     def finish(self, rng: np.random.Generator) -> np.ndarray:
-        """(H, W, NUM_CHANNELS) float32 with texture and a little of the air's blur."""
+        """Return (H, W, NUM_CHANNELS) float32 with the grain of the materials and a little of the air's blur."""
         label = np.asarray(self.image)
         values = np.array(self.materials, np.float32)[label]
-        texture = np.array(self.textures, np.float32)[label]
+        roughness = np.array(self.roughnesses, np.float32)[label]
         shape, pixel = label.shape, self.unit / 256
         grain = 0.7 * smooth_noise(rng, shape, 2.2 * pixel) + 0.5 * smooth_noise(rng, shape, 9 * pixel)
         light = 1 + 0.08 * smooth_noise(rng, shape, 60 * pixel)
-        values[..., :4] *= ((1 + texture * grain) * light)[..., None]
-        values[..., 4] += 0.04 * smooth_noise(rng, shape, 30 * pixel) + 0.25 * texture * grain
+        values[..., :4] *= ((1 + roughness * grain) * light)[..., None]
+        values[..., 4] += 0.04 * smooth_noise(rng, shape, 30 * pixel) + 0.25 * roughness * grain
         soft = [_blurred(values[..., channel], 0.6 * pixel) for channel in range(NUM_CHANNELS)]
         return np.stack(soft, axis=-1)
 
 
 def _blurred(plane: np.ndarray, radius: float) -> np.ndarray:
-    """PIL blurs bytes only; half a grey level is far below the sensors' noise."""
+    """Blur a plane in bytes, the only numbers that PIL blurs; half a grey level is far below the sensors' noise."""
     low, high = float(plane.min()), float(plane.max()) + 1e-6
     image = Image.fromarray(np.uint8(255 * (plane - low) / (high - low)))
     soft = np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), np.float32)
@@ -81,7 +81,7 @@ def _blurred(plane: np.ndarray, radius: float) -> np.ndarray:
 
 
 def _street(canvas: _Backdrop, rng: np.random.Generator) -> None:
-    """A shop front and its pavement."""
+    """Paint a shop front and its pavement."""
     wall = (0.72, 0.62, 0.50, 0.55, 0.12)
     canvas.rect(0, 0, WIDTH, 0.5, wall, GRAINY)
     for x in np.arange(-0.1, WIDTH, 0.62):
@@ -100,7 +100,7 @@ def _street(canvas: _Backdrop, rng: np.random.Generator) -> None:
 
 
 def _park(canvas: _Backdrop, rng: np.random.Generator) -> None:
-    """Trees, a lawn and a gravel path; leaves are bright in the near infrared."""
+    """Paint trees, a lawn and a gravel path; leaves are bright in the near infrared."""
     canvas.rect(0, 0, WIDTH, 0.5, (0.20, 0.30, 0.17, 0.62, 0.02), LEAFY)
     for _ in range(90):
         shade = rng.uniform(0.5, 1.3)
@@ -114,7 +114,7 @@ def _park(canvas: _Backdrop, rng: np.random.Generator) -> None:
 
 
 def _car_park(canvas: _Backdrop, rng: np.random.Generator) -> None:
-    """Parked cars, warm where they were driven, on marked asphalt."""
+    """Paint parked cars on marked asphalt; those that were driven are warm."""
     canvas.rect(0, 0, WIDTH, 0.12, (0.74, 0.81, 0.90, 0.55, -0.25))
     canvas.rect(0, 0.10, WIDTH, 0.30, (0.50, 0.47, 0.46, 0.42, 0.08), GRAINY)
     for x in np.arange(0.04, WIDTH, 0.16):
@@ -136,7 +136,7 @@ def _car_park(canvas: _Backdrop, rng: np.random.Generator) -> None:
 
 
 def _hall(canvas: _Backdrop, rng: np.random.Generator) -> None:
-    """A station hall: panels, posters, columns, a tiled floor."""
+    """Paint a station hall: panels, posters, columns and a tiled floor."""
     canvas.rect(0, 0, WIDTH, 0.5, (0.70, 0.74, 0.76, 0.60, 0.10))
     for x in np.arange(0, WIDTH, 0.4):
         canvas.rect(x, 0, x + 0.006, 0.5, (0.50, 0.54, 0.56, 0.45, 0.09))
@@ -155,25 +155,25 @@ def _hall(canvas: _Backdrop, rng: np.random.Generator) -> None:
         canvas.poly([(x, 0.52), (x + 0.08, 0.52), (x + 0.03, 0.80), (x - 0.02, 0.80)], (0.84, 0.82, 0.78, 0.56, 0.13))
 
 
-_SCENES = (_street, _park, _car_park, _hall)
+_PLACES = (_street, _park, _car_park, _hall)
 
 
 @lru_cache(maxsize=2 * NUM_CAMERAS)
 def backdrop(seed: int, camera: int, pixels_high: int) -> np.ndarray:
-    """(H, W, NUM_CHANNELS) float32, read-only: the place of camera number `camera` for images of that height."""
+    """Return the place of camera number `camera` for images of that height: (H, W, NUM_CHANNELS) float32, read-only."""
     rng = rng_for(seed, Stream.CAMERA, camera, 1)
     canvas = _Backdrop(pixels_high)
-    _SCENES[camera % len(_SCENES)](canvas, rng)
+    _PLACES[camera % len(_PLACES)](canvas, rng)
     picture = canvas.finish(rng)
     picture.setflags(write=False)
     return picture
 
 
 def cut_background(seed: int, camera: int, size_hw: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """A random window of the camera's place: (H, W, NUM_CHANNELS) float32, the caller's own."""
+    """Copy a random window of the camera's place: (H, W, NUM_CHANNELS) float32."""
     height, width = size_hw
     whole = backdrop(seed, camera, height)
-    if width > whole.shape[1]:  # wider than the place: seen again from the left
+    if width > whole.shape[1]:  # wider than the place, which is repeated
         whole = np.tile(whole, (1, -(-width // whole.shape[1]), 1))
     top = int(rng.integers(whole.shape[0] - height + 1))
     left = int(rng.integers(whole.shape[1] - width + 1))
@@ -181,7 +181,7 @@ def cut_background(seed: int, camera: int, size_hw: tuple[int, int], rng: np.ran
 
 
 def cast_shadow(background: np.ndarray, foot: tuple[float, float], height: float, strength: float) -> None:
-    """Darken the ground where a figure of that height (pixels) stands, in place; warmth knows no shadow."""
+    """Darken the ground, in place, where a person of that height (pixels) stands; a shadow leaves warmth unchanged."""
     across = np.exp(-(((np.arange(background.shape[1]) - foot[0]) / (0.20 * height)) ** 2))
     down = np.exp(-(((np.arange(background.shape[0]) - foot[1]) / (0.045 * height)) ** 2))
     rows = np.flatnonzero(down > 0.01)

@@ -1,4 +1,4 @@
-"""A contact sheet: what the set looks like, at a glance."""
+"""A contact sheet, which shows at a glance what the set looks like."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from PIL import Image, ImageDraw, ImageFont
 from data.synthetic.generate import SPLIT_FOLDERS
 from data.synthetic.identity import CHANNELS
 from utils.errors import UserError
+from utils.files import atomic_write
 
 PAPER, INK = (255, 255, 255), (40, 40, 40)
 TILE_HEIGHT = 144  # pixels
-MARGIN, GAP, LABEL = 10, 8, 15  # pixels; GAP lies between images, the three modalities of one touch
+MARGIN, GAP, LABEL = 10, 8, 15  # pixels; GAP lies between samples, whose three images touch
 
 
 def contact_sheet(folder: Path, out: Path, *, ids: int = 6, images_per_id: int = 4) -> None:
-    """Write a PNG with a row per training identity and, for each of its images, the three modalities side by side.
+    """Write a PNG with a row per training identity and, for each of its samples, the three modalities side by side.
 
     Args:
         folder: from `ensure_synthetic`, or any set in RGBNT201's layout.
         out: the PNG to write.
-        ids: rows, at most; spread over the identities of the set.
-        images_per_id: images per row, at most, spread over the identity's images.
+        ids: largest number of rows, which are spread over the identities of the set.
+        images_per_id: largest number of samples per row, spread over those of the identity.
 
     Raises:
         UserError: there are no images in `folder`.
@@ -52,13 +53,12 @@ def contact_sheet(folder: Path, out: Path, *, ids: int = 6, images_per_id: int =
                     sheet.paste(
                         image.convert("RGB").resize(tile, Image.Resampling.LANCZOS), (right - tile[0], top + LABEL)
                     )
-                if position:  # the first tile bears the name of the identity
+                if position:  # the first image has the name of the identity above it
                     draw.text((right - 2, top), modality, fill=INK, font=font, anchor="ra")
-    temporary = Path(out).with_name(f".{Path(out).name}.tmp")
-    sheet.save(temporary, format="PNG", optimize=True)
-    temporary.replace(out)
+    with atomic_write(Path(out), "wb") as file:
+        sheet.save(file, format="PNG", optimize=True)
 
 
 def _spread(items: list, count: int) -> list:
-    """At most `count` of the items, evenly spaced."""
+    """Return `count` of the items, evenly spaced, or all if there are fewer."""
     return [items[i * len(items) // count] for i in range(count)] if len(items) > count else items

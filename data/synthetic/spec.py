@@ -1,4 +1,4 @@
-"""What a synthetic set is made from: its sizes, difficulty and seed, and the random streams that follow from them."""
+"""What a synthetic set is made from: its sizes, difficulty and seed, and the random streams that they determine."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ import numpy as np
 
 from utils.errors import UserError
 
-GENERATOR_VERSION = 1
-"""Counted up whenever the same spec would give other pixels, so that an old folder is not taken for a new one."""
+GENERATOR_VERSION = 1  # Raise it when the same spec would give other pixels, so that old folders are not used.
 
 MAX_IDS = 999_999  # six digits in the file name, train and test together
-MIN_SIDE = 16  # pixels; less does not hold a figure
+MIN_SIDE = 16  # pixels; a person needs them
 
 
 class Stream(IntEnum):
-    """First word of a random stream's key: streams of different kinds never meet."""
+    """The first word of a random stream's key, so that streams of different kinds never coincide."""
 
     COHORT = 0
     IDENTITY = 1
@@ -29,40 +28,40 @@ class Stream(IntEnum):
     IMAGE = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SyntheticSpec:
-    """A synthetic set in full: two equal specs give the same bytes.
+    """A complete description of a synthetic set: two equal specs give the same bytes.
 
     Raises:
-        UserError: a number out of range, or too few images for every identity to be seen by two cameras.
+        UserError: a number is out of range, or there are too few images for two cameras to see every identity.
     """
 
-    train_ids: int = 48
-    test_ids: int = 20
-    train_images: int = 768
-    """Triplets of the training split, spread over its identities as evenly as possible."""
-    test_images: int = 240
-    size_hw: tuple[int, int] = (256, 128)
-    """Pixels, (height, width)."""
-    difficulty: float = 0.5
-    """From 0 (clean) to 1: how often modalities are ruined and figures occluded, how far cameras are apart."""
-    seed: int = 0
+    train_ids: int
+    test_ids: int
+    train_images: int
+    """Samples of the training split, spread over its identities as evenly as possible."""
+    test_images: int
+    size_hw: tuple[int, int]
+    """Height and width in pixels."""
+    difficulty: float
+    """From 0 (clean) to 1: how often modalities are ruined and persons occluded, and how far cameras are apart."""
+    seed: int
 
     def __post_init__(self) -> None:
         for split in ("train", "test"):
-            ids, images = self.ids_of(split), getattr(self, f"{split}_images")
+            ids, images = self.num_ids(split), getattr(self, f"{split}_images")
             _require_whole(f"SYNTHETIC.{split.upper()}_IDS", ids, at_least=1)
             _require_whole(f"SYNTHETIC.{split.upper()}_IMAGES", images, at_least=1)
             if images < 2 * ids:
                 raise UserError(
                     f"SYNTHETIC.{split.upper()}_IMAGES is {images}, which is less than two for each of the {ids} "
-                    f"identities of SYNTHETIC.{split.upper()}_IDS; every identity must be seen by two cameras. Set "
-                    f"SYNTHETIC.{split.upper()}_IMAGES to {2 * ids} or more, or have fewer identities."
+                    f"identities of SYNTHETIC.{split.upper()}_IDS, although two cameras must see every identity. Set "
+                    f"SYNTHETIC.{split.upper()}_IMAGES to {2 * ids} or more, or lower the number of identities."
                 )
         if self.train_ids + self.test_ids > MAX_IDS:
             raise UserError(
-                f"SYNTHETIC.TRAIN_IDS is {self.train_ids} and SYNTHETIC.TEST_IDS {self.test_ids}: together at most "
-                f"{MAX_IDS}, because the file names hold six digits. Lower either."
+                f"SYNTHETIC.TRAIN_IDS is {self.train_ids} and SYNTHETIC.TEST_IDS {self.test_ids}. Together they may be "
+                f"at most {MAX_IDS}, because file names have six digits for them. Lower one of them."
             )
         if len(self.size_hw) != 2:
             raise UserError(f"SYNTHETIC.SIZE is {self.size_hw}. Allowed: two numbers of pixels, height and width.")
@@ -74,7 +73,7 @@ class SyntheticSpec:
 
     @property
     def folder_name(self) -> str:
-        """Readable, and with a hash of everything (the generator's version too): one folder for one set of bytes."""
+        """A readable name with a hash of the spec and the generator's version: one folder for one set of bytes."""
         height, width = self.size_hw
         digest = hashlib.sha256(json.dumps(self.as_json(), sort_keys=True).encode()).hexdigest()[:8]
         return (
@@ -83,21 +82,21 @@ class SyntheticSpec:
         )
 
     def as_json(self) -> dict[str, object]:
-        """The content of spec.json."""
+        """Return the content of spec.json."""
         return {**asdict(self), "size_hw": list(self.size_hw), "generator_version": GENERATOR_VERSION}
 
-    def ids_of(self, split: str) -> int:
-        """Identities of the split, 'train' or 'test'."""
+    def num_ids(self, split: str) -> int:
+        """Return the number of identities of the split, 'train' or 'test'."""
         return getattr(self, f"{split}_ids")
 
-    def images_of(self, split: str, index: int) -> int:
-        """Triplets of the split's identity number `index`."""
-        ids, images = self.ids_of(split), getattr(self, f"{split}_images")
+    def num_images(self, split: str, index: int) -> int:
+        """Return the number of samples of the split's identity number `index`."""
+        ids, images = self.num_ids(split), getattr(self, f"{split}_images")
         return images // ids + (index < images % ids)
 
 
 def rng_for(seed: int, stream: Stream, *key: int) -> np.random.Generator:
-    """The generator of one stream: a function of its arguments alone, whatever else was drawn before."""
+    """Return the generator of one stream, a function of the arguments alone, whatever else was drawn before."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(int(stream), *key)))
 
 

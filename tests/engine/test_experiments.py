@@ -7,15 +7,9 @@ import pytest
 
 import train_net
 from tests.helpers.runs import run
-from tests.helpers.trees import write_manifest, write_msvr310, write_rgbnt100, write_rgbnt201, write_wmveid863
+from tests.helpers.trees import WRITERS, write_manifest
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-WRITERS = {
-    "RGBNT201": write_rgbnt201,
-    "RGBNT100": write_rgbnt100,
-    "MSVR310": write_msvr310,
-    "WMVeID863": write_wmveid863,
-}
 SMALL = {
     "MODEL.TRANSFORMER_TYPE": "ViT-Test-CLIP",
     "MODEL.PRETRAIN_PATH_T": "",

@@ -1,4 +1,4 @@
-"""The decoded store between and under runs: whatever happens to it, the figures are those of the images."""
+"""The decoded store is damaged between and during runs: the results stay those of the images."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.datasets import rgbnt201
+from data.datasets.rgbnt201 import RGBNT201
 from data.loading.store import open_store
 from tests.helpers.runs import equal, records, weights
 from tests.helpers.trees import write_image, write_rgbnt201
@@ -17,12 +17,12 @@ from tests.helpers.trees import write_image, write_rgbnt201
 @pytest.fixture
 def whole(tmp_path):
     """A store of six samples of 8 x 4 pixels, with the samples."""
-    samples = rgbnt201.parse(write_rgbnt201(tmp_path / "set", train_ids=3, test_ids=1, images_per_id=2))["train"]
+    samples = RGBNT201.parse(write_rgbnt201(tmp_path / "set", train_ids=3, test_ids=1, images_per_id=2))["train"]
     return open_store(samples, size_hw=(8, 4), cache_dir=tmp_path / "cache", workers=1), samples
 
 
 def test_any_bit_of_the_header_may_flip(whole):
-    """Every bit of the signature and lengths, one of each byte after: made anew, or it was in padding and harmless."""
+    """Flip every bit of the signature and lengths and one of each later byte: the store is made again, if need be."""
     store, samples = whole
     expected, content = np.array(store.images), store.path.read_bytes()
     header = len(content) - expected.nbytes
@@ -57,15 +57,15 @@ def _garble(store):
         path.write_bytes(b"\x93NUMPY" + bytes(range(256)))
 
 
-def _a_folder_of_its_name(store):
+def _put_a_folder_in_its_place(store):
     path = next(store.glob("*.npy"))
     path.unlink()
     path.mkdir()
 
 
 @pytest.mark.slow
-def test_damage_between_runs_changes_no_figure(launch, small, tmp_path):
-    """One run of one epoch after another, the store damaged in between; then resumed to the end."""
+def test_damage_between_runs_changes_no_metric(launch, small, tmp_path):
+    """Train one epoch per run and damage the store in between."""
     whole, parts, store = tmp_path / "whole", tmp_path / "parts", tmp_path / "data" / ".decoded"
     damages = [_delete_one, _delete_the_folder, _truncate, _garble]
     argv = ["--config_file", small, "--resume", "auto", "SOLVER.WARMUP_EPOCHS", 0, "SOLVER.MIN_LR_FACTOR", 1]
@@ -80,14 +80,14 @@ def test_damage_between_runs_changes_no_figure(launch, small, tmp_path):
 def test_a_folder_in_the_stores_place_is_refused(launch, small, tmp_path):
     store = tmp_path / "data" / ".decoded"
     launch("train_net", "--config_file", small).ends_well()
-    _a_folder_of_its_name(store)
+    _put_a_folder_in_its_place(store)
     launch("train_net", "--config_file", small).is_refused(str(store), "DATALOADER.CACHE_DIR")
     assert not list(store.glob("*.tmp"))
 
 
 @pytest.mark.slow
 def test_changed_images_are_seen_by_the_next_run(launch, small, tmp_path):
-    """The store of before is outdated; the run has the figures of one that never had a store."""
+    """The old store is outdated: the run has the metrics of one that never had a store."""
     launch("train_net", "--config_file", small, "OUTPUT_DIR", tmp_path / "before").ends_well()
     for i, path in enumerate(sorted((tmp_path / "data").glob("RGBNT201/train_171/RGB/*"))):
         write_image(path, seed=1000 + i)
@@ -98,7 +98,7 @@ def test_changed_images_are_seen_by_the_next_run(launch, small, tmp_path):
 
 
 def _build_slowly():
-    """In the child: decode an image in 20 ms, so that builders overlap."""
+    """Decode each image in the child in 20 ms, so that builders overlap."""
     import time
 
     from data.loading import store
@@ -108,7 +108,7 @@ def _build_slowly():
 
 
 def _die_in_building():
-    """In the child: be killed at the tenth image."""
+    """Kill the child at its tenth image."""
     from data.loading import store
 
     decode, done = store.decode_sample, []
@@ -134,11 +134,13 @@ def test_runs_that_build_one_store_at_once_one_of_them_killed(launch, small, tmp
     assert records(tmp_path / "a") == records(tmp_path / "b")
     assert equal(*(weights(tmp_path / name) for name in "ab"))
     store = tmp_path / "data" / ".decoded"
-    assert len(list(store.glob("*.npy"))) == 2 and len(list(store.glob("*.tmp"))) <= 1, "the dead one's, for an hour"
+    assert len(list(store.glob("*.npy"))) == 2 and len(list(store.glob("*.tmp"))) <= 1, (
+        "the dead one's stays for an hour"
+    )
 
 
 def _kill_a_worker():
-    """In the child: the system ends a process of the loader in the second epoch."""
+    """Kill a process of the child's loader in the second epoch."""
     from engine.train import Trainer
 
     step = Trainer.train_step

@@ -76,7 +76,7 @@ REFUSED = {
     _other_suffix_in_one: ("2 file(s) without a partner",),
     _no_modality: ("missing folder(s)", "train_171/TI"),
     _empty_modality: ("without a partner", "not in NI"),
-    _empty_split: ("without any image triplet",),
+    _empty_split: ("without any sample",),
     _no_split: ("missing folder(s): test",),
     _bad_name: ("not named like 000028_cam1_0_02.jpg", "person one.jpg"),
     _camera_zero: ("not named like 000028_cam1_0_02.jpg", "000001_cam0_0_00.jpg"),

@@ -1,4 +1,4 @@
-"""Image files as they come: each is converted to the very pixels that are right, or refused by name."""
+"""Image files as users have them: each is converted to exactly the right pixels or refused by name."""
 
 import io
 import shutil
@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from data.loading.decode import decode_sample, read_rgb
-from data.masks import patch_coverage
 from data.sample import Sample
 from utils.errors import UserError
 
@@ -76,7 +75,7 @@ def test_a_grey_jpeg_is_repeated_in_three_channels(tmp_path, grey):
 
 
 def test_sixteen_bits_of_ninety_degrees_and_another_size(tmp_path):
-    """All at once: scaled to 8 bits, turned, resized, repeated."""
+    """The image is scaled to 8 bits, turned, resized and repeated in three channels."""
     values = np.repeat(np.arange(0, 65536, 8224, dtype=np.uint16)[None], 4, axis=0)  # (4, 8), steps of 32 * 257
     exif = Image.Exif()
     exif[0x0112] = 8
@@ -89,7 +88,7 @@ def test_sixteen_bits_of_ninety_degrees_and_another_size(tmp_path):
 
 @pytest.mark.parametrize("mode", ["P", "PA", "RGBA", "LA", "1", "L", "YCbCr", "LAB", "HSV"])
 def test_every_mode_is_what_pillow_makes_of_it_on_rgb(tmp_path, mode):
-    """A uniform colour that survives each mode; formats that cannot hold the mode are not asked to."""
+    """A uniform white survives each mode; modes that no format holds are made from another one."""
     image = Image.new("RGB", (8, 8), (255, 255, 255)).convert(mode) if mode not in ("PA", "LAB", "HSV") else None
     if image is None:
         image = Image.new({"PA": "LA", "LAB": "RGB", "HSV": "RGB"}[mode], (8, 8), "white")
@@ -99,7 +98,7 @@ def test_every_mode_is_what_pillow_makes_of_it_on_rgb(tmp_path, mode):
 
 @pytest.mark.parametrize(("true", "name"), [("PNG", "photo.jpg"), ("JPEG", "photo.png"), ("BMP", "photo.jpeg")])
 def test_a_wrong_extension_does_not_matter(tmp_path, true, name):
-    """What counts is what the file begins with."""
+    """Pillow goes by what the file begins with."""
     path = saved(tmp_path / name, Image.fromarray(PIXELS), format=true)
     buffer = io.BytesIO()
     Image.fromarray(PIXELS).save(buffer, format=true)
@@ -136,7 +135,7 @@ def a_jpeg() -> bytes:
 
 
 def a_bomb() -> bytes:
-    """A PNG header that announces 60,000 x 60,000 pixels."""
+    """Make a PNG header that announces 60,000 x 60,000 pixels."""
     header = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
 
@@ -164,7 +163,7 @@ def test_what_is_no_image_is_refused_by_name(tmp_path, kind):
 
 
 def test_a_jpeg_cut_anywhere_is_refused_or_lacks_no_pixel(tmp_path):
-    """Only the end marker can be missing without a loss."""
+    """A file may lack its end marker without any loss."""
     content, whole = a_jpeg(), np.asarray(Image.open(io.BytesIO(a_jpeg())))
     path = tmp_path / "cut.jpg"
     for length in range(0, len(content), 37):
@@ -178,18 +177,6 @@ def test_a_jpeg_cut_anywhere_is_refused_or_lacks_no_pixel(tmp_path):
         except UserError:
             continue
         np.testing.assert_array_equal(pixels, whole)
-
-
-@pytest.mark.parametrize("damage", [lambda p: p.write_bytes(p.read_bytes()[:60]), lambda p: p.unlink()])
-def test_a_broken_mask_is_named(tmp_path, damage):
-    image = saved(tmp_path / "a.png", Image.fromarray(PIXELS))
-    mask = saved(tmp_path / "mask.png", Image.fromarray(RNG.integers(0, 256, (64, 32), np.uint8)))
-    sample = Sample((image,) * 3, pid=0, camera=0, mask=mask)
-    expected = np.asarray(Image.open(mask).resize((2, 4), Image.Resampling.BOX), np.float32).ravel() / 255
-    np.testing.assert_array_equal(patch_coverage([sample], (4, 2))[0].numpy(), expected)
-    damage(mask)
-    with pytest.raises(UserError, match=r"mask\.png"):
-        patch_coverage([sample], (4, 2))
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from data.sample import MODALITIES
 
 
 def write_image(path: Path, seed: int, size_hw=(64, 32), colour=None) -> Path:
-    """A JPEG of noise around a colour that is a function of `seed`."""
+    """Write a JPEG of noise around a colour that is a function of `seed`."""
     rng = np.random.default_rng(seed)
     base = np.array(colour if colour is not None else rng.integers(40, 216, 3))
     pixels = np.clip(base + rng.normal(0, 12, (*size_hw, 3)), 0, 255).astype(np.uint8)
@@ -19,7 +19,7 @@ def write_image(path: Path, seed: int, size_hw=(64, 32), colour=None) -> Path:
 
 
 def write_rgbnt201(root: Path, *, train_ids=6, test_ids=4, images_per_id=4, size_hw=(64, 32)) -> Path:
-    """RGBNT201/{train_171,test}/{RGB,NI,TI}: every identity in two cameras, with a colour of its own per modality."""
+    """Write RGBNT201/{train_171,test}/{RGB,NI,TI}; two cameras see every identity, which has a colour per modality."""
     for split, first, count in (("train_171", 1, train_ids), ("test", 500, test_ids)):
         for pid in range(first, first + count):
             for i in range(images_per_id):
@@ -31,9 +31,9 @@ def write_rgbnt201(root: Path, *, train_ids=6, test_ids=4, images_per_id=4, size
 
 
 def write_rgbnt100(root: Path, *, train_ids=4, test_ids=3, images_per_id=4, tile_hw=(32, 64)) -> Path:
-    """RGBNT100/rgbir/{bounding_box_train,query,bounding_box_test}: three tiles of different colours in one JPEG.
+    """Write RGBNT100/rgbir/{bounding_box_train,query,bounding_box_test}: three tiles of different colours in a JPEG.
 
-    The first image of every test identity is a query, too.
+    The first image of every test identity is also a query.
     """
     for split, first, count in (("bounding_box_train", 1, train_ids), ("bounding_box_test", 500, test_ids)):
         for pid in range(first, first + count):
@@ -52,42 +52,42 @@ def _write_tiles(path: Path, pid: int, tile_hw: tuple[int, int]) -> None:
 
 
 def write_id_folders(root: Path, splits: dict[str, range], name: str, *, images_per_id=4, size_hw=(32, 64)) -> Path:
-    """root/<split>/<id>/{vis,ni,th}/<name>, as MSVR310 and WMVeID863 have it.
+    """Write root/<split>/<id>/{vis,ni,th}/<name>, the layout of MSVR310 and WMVeID863.
 
     Args:
         splits: identities by folder of the split.
-        name: format of the file names in `pid`, `i` (number of the image) and `view` (0 or 1 in turn).
+        name: format of the file names in `pid`, `i` (number of the image) and `viewpoint` (0 and 1 in turns).
     """
     for split, pids in splits.items():
         for pid in pids:
             for i in range(images_per_id):
                 for m, folder in enumerate(("vis", "ni", "th")):
-                    path = root / split / f"{pid:04d}" / folder / name.format(pid=pid, i=i, view=i % 2)
+                    path = root / split / f"{pid:04d}" / folder / name.format(pid=pid, i=i, viewpoint=i % 2)
                     colour = np.random.default_rng((pid, m)).integers(40, 216, 3)
                     write_image(path, pid * 100 + i, size_hw, colour)
     return root
 
 
 def write_msvr310(root: Path, *, train_ids=4, test_ids=3, images_per_id=4, size_hw=(32, 64)) -> Path:
-    """MSVR310/{bounding_box_train,query3,bounding_box_test}: every identity in two scenes, seen from two views."""
+    """Write MSVR310/{bounding_box_train,query3,bounding_box_test}: every identity in two scenes and viewpoints."""
     train, test = range(1, 1 + train_ids), range(500, 500 + test_ids)
     splits = {"bounding_box_train": train, "bounding_box_test": test, "query3": test}
-    name = "{pid:04d}_s00{view}_v{view}_{i:03d}.jpg"
+    name = "{pid:04d}_s00{viewpoint}_v{viewpoint}_{i:03d}.jpg"
     write_id_folders(root / "MSVR310", splits, name, images_per_id=images_per_id, size_hw=size_hw)
     return root
 
 
 def write_wmveid863(root: Path, *, train_ids=4, test_ids=3, images_per_id=4, size_hw=(32, 64)) -> Path:
-    """WMVEID863/{train,query,test}: every identity in two cameras, by day."""
+    """Write WMVEID863/{train,query,test}: every identity in two cameras, by day."""
     train, test = range(1, 1 + train_ids), range(500, 500 + test_ids)
-    name = "{pid:04d}_v{view}_n0_{i:03d}.jpg"
+    name = "{pid:04d}_v{viewpoint}_n0_{i:03d}.jpg"
     splits = {"train": train, "query": test, "test": test}
     write_id_folders(root / "WMVEID863", splits, name, images_per_id=images_per_id, size_hw=size_hw)
     return root
 
 
 def write_manifest(root: Path, *, train_ids=4, test_ids=3, images_per_id=4, size_hw=(64, 32), absent=()) -> Path:
-    """root/manifest.csv and its images; `absent` modalities (of MODALITIES) have an empty path. Returns the CSV."""
+    """Write root/manifest.csv and its images, and return its path; `absent` modalities have empty paths."""
     lines = ["split,id,camera,scene,rgb,ni,ti"]
     train, test = range(1, 1 + train_ids), range(500, 500 + test_ids)
     for split, pids in (("train", train), ("query", test), ("gallery", test)):
@@ -104,8 +104,17 @@ def write_manifest(root: Path, *, train_ids=4, test_ids=3, images_per_id=4, size
     return path
 
 
+WRITERS = {
+    "RGBNT201": write_rgbnt201,
+    "RGBNT100": write_rgbnt100,
+    "MSVR310": write_msvr310,
+    "WMVeID863": write_wmveid863,
+}
+"""The writers of the data sets in folders; the tests of all of them run over these."""
+
+
 def write_tiny(folder: Path, root: Path) -> Path:
-    """A YAML of a tiny experiment on the RGBNT201 in `root`; its OUTPUT_DIR is folder/out."""
+    """Write a YAML of a tiny experiment on the RGBNT201 in `root`; its OUTPUT_DIR is folder/out."""
     path = folder / "tiny.yml"
     path.write_text(
         f"""

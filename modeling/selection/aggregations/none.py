@@ -8,7 +8,7 @@ from modeling.selection.sparse import num_kept
 
 
 class NoAggregation(nn.Module):
-    """Hand the kept patches on unchanged; the same interface as `TokenAggregation`, without parameters."""
+    """Hand the kept patches on unchanged."""
 
     uses_mask = False
 

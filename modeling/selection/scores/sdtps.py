@@ -21,8 +21,8 @@ CONSTANT_ROW = 1e-6
 class SDTPSScore(nn.Module):
     """Score a patch by an MLP and by its cosines with the globals of all modalities (SEPS eq. 1-3).
 
-    score = (1 - 2 beta) s_p + beta (s_m2 + s_m3 + 2 s_im), with parameters of its own for each modality. s_p is the MLP's
-    opinion of the patch (eq. 1). s_im is the cosine with the global of the same modality, s_m2 and s_m3 are those with
+    score = (1 - 2 beta) s_p + beta (s_m2 + s_m3 + 2 s_im), with parameters of its own for each modality. s_p comes from
+    the MLP (eq. 1). s_im is the cosine with the global of the same modality, s_m2 and s_m3 are those with
     the globals of the two others (eq. 2), each scaled to [0, 1] over the patches of the image.
 
     Args:

@@ -1,11 +1,10 @@
 """The CSV manifest: fields, absent modalities, and an error with file and line for every bad row."""
 
 import pytest
-from tests.helpers.trees import write_manifest
 
-from data.datasets.manifest import parse, scan
-from data.datasets.registry import find_dataset
+from data.datasets.manifest import MANIFEST
 from data.loading.store import open_store
+from tests.helpers.trees import write_manifest
 from utils.errors import UserError
 
 HEADER = "split,id,camera,scene,rgb,ni,ti"
@@ -28,12 +27,12 @@ def write(tmp_path):
 
 def refused(path) -> str:
     with pytest.raises(UserError) as error:
-        parse(path)
+        MANIFEST.parse(path)
     return str(error.value)
 
 
 def test_rows_become_samples(write, tmp_path):
-    splits = parse(write(*GOOD))
+    splits = MANIFEST.parse(write(*GOOD))
     (train,), (query,), (gallery,) = splits["train"], splits["query"], splits["gallery"]
     a, b, c = (tmp_path / name for name in ("a.jpg", "b.jpg", "c.jpg"))
     assert (train.paths, train.pid, train.camera, train.scene) == ((a, b, c), 17, 0, 4)
@@ -44,7 +43,7 @@ def test_rows_become_samples(write, tmp_path):
 
 def test_columns_in_any_order_and_without_scene(write):
     lines = ["0,a.jpg,b.jpg,c.jpg,7,train", "1,a.jpg,,,8,query", "2,a.jpg,b.jpg,,8,gallery"]
-    splits = parse(write(*lines, header="camera,rgb,ni,ti,id,split"))
+    splits = MANIFEST.parse(write(*lines, header="camera,rgb,ni,ti,id,split"))
     sample = splits["train"][0]
     assert (sample.pid, sample.camera, sample.scene, sample.paths[2].name) == (7, 0, 0, "c.jpg")
 
@@ -54,14 +53,14 @@ def test_what_spreadsheets_write_is_understood(write, tmp_path):
     (tmp_path / "a, b.jpg").touch()
     path = write('train,1,0,0,"a, b.jpg",,', *GOOD[1:], "", encoding="utf-8-sig")
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    assert parse(path)["train"][0].name == "a, b.jpg"
+    assert MANIFEST.parse(path)["train"][0].name == "a, b.jpg"
 
 
 def test_paths_may_be_absolute_or_in_folders(write, tmp_path):
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "deep" / "er" / "d.jpg").touch()
     absolute = tmp_path / "b.jpg"
-    paths = parse(write(f"train,1,0,0,deep/er/d.jpg,{absolute},deep/../c.jpg", *GOOD[1:]))["train"][0].paths
+    paths = MANIFEST.parse(write(f"train,1,0,0,deep/er/d.jpg,{absolute},deep/../c.jpg", *GOOD[1:]))["train"][0].paths
     assert paths[1] == absolute and all(path.is_file() for path in paths)
 
 
@@ -76,8 +75,8 @@ def test_paths_may_be_absolute_or_in_folders(write, tmp_path):
         ("train,1,²,0,a.jpg,,", "camera is '²'"),
         ("train,1,0,s1,a.jpg,,", "scene is 's1'"),
         ("train,1,0,0,,,", "all of rgb, ni, ti are empty"),
-        ("train,1,0,0,a.jpg,", "it has not as many fields"),
-        ("train,1,0,0,a.jpg,,,", "it has not as many fields"),
+        ("train,1,0,0,a.jpg,", "it does not have as many fields"),
+        ("train,1,0,0,a.jpg,,,", "it does not have as many fields"),
         ("train,1,0,0,d.jpg,,", "there is no image"),
         ("train,1,0,0,folder/a.jpg,,", "there is no image"),
         (GOOD[0], "the same as line 2"),
@@ -91,7 +90,7 @@ def test_a_bad_row_is_named_by_file_and_line(write, row, reason):
 
 def test_all_bad_rows_are_collected(write):
     path = write(*GOOD, "valid,1,0,0,a.jpg,,", *(f"train,{i},0,0,no{i}.jpg,,no{i}.png" for i in range(4)))
-    entries = scan(path).problems["bad row(s)"]
+    entries = MANIFEST.scan(path).problems["bad row(s)"]
     assert [entry.split(" ")[0] for entry in entries] == [f"{path}:5"] + [f"{path}:{6 + i // 2}" for i in range(8)]
     message = refused(path)
     assert "9 bad row(s)" in message and "and 4 more" in message
@@ -130,8 +129,7 @@ def test_a_missing_manifest_says_what_to_do(tmp_path, name):
 
 
 def test_absent_modalities_reach_the_store(tmp_path):
-    dataset = find_dataset("Manifest")
-    samples = dataset.parse(write_manifest(tmp_path, absent=("NI",)))["query"]
+    samples = MANIFEST.parse(write_manifest(tmp_path, absent=("NI",)))["query"]
     opened = open_store(samples, size_hw=(16, 8), cache_dir=None, workers=1)
     assert opened.present.tolist() == [[True, False, True]] * len(samples)
     assert not opened.images[:, 1].any() and opened.images[:, 2].any()

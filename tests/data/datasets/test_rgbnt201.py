@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from data.datasets.rgbnt201 import RGBNT201
 from data.sample import MODALITIES
-from data.datasets.rgbnt201 import parse, scan
 from utils.errors import UserError
 
 TRAIN = ("000007_cam4_0_01.jpg", "000002_cam1_1_00.jpg", "000002_cam2_0_11.jpg", "000002_cam1_0_02.jpg")
@@ -30,12 +30,12 @@ def touch(*paths: Path) -> None:
 
 def refused(root: Path) -> str:
     with pytest.raises(UserError) as error:
-        parse(root)
+        RGBNT201.parse(root)
     return str(error.value)
 
 
 def test_samples_are_sorted_and_read_off_the_names(tree):
-    splits = parse(tree)
+    splits = RGBNT201.parse(tree)
     assert [(s.name, s.pid, s.camera, s.scene, s.mask, s.tiled) for s in splits["train"]] == [
         ("000002_cam1_0_02.jpg", 2, 0, 0, None, False),
         ("000002_cam1_1_00.jpg", 2, 0, 0, None, False),
@@ -47,7 +47,7 @@ def test_samples_are_sorted_and_read_off_the_names(tree):
 
 
 def test_query_and_gallery_are_the_test_folder(tree):
-    splits = parse(tree)
+    splits = RGBNT201.parse(tree)
     assert [s.name for s in splits["query"]] == list(TEST)
     assert splits["query"] == splits["gallery"]
 
@@ -55,24 +55,24 @@ def test_query_and_gallery_are_the_test_folder(tree):
 @pytest.mark.parametrize("folder", ["RGBNT201", "rgbnt201"])
 def test_the_folder_above_will_do(tree, folder):
     tree.rename(tree.with_name(folder))
-    assert len(parse(tree.parent)["train"]) == 4
+    assert len(RGBNT201.parse(tree.parent)["train"]) == 4
 
 
 def test_a_stray_test_folder_beside_it_does_not_mislead(tree):
     (tree.parent / "test").mkdir()
-    assert len(parse(tree.parent)["train"]) == 4
+    assert len(RGBNT201.parse(tree.parent)["train"]) == 4
 
 
-def test_stray_files_are_passed_over(tree):
+def test_stray_files_are_ignored(tree):
     folder = tree / "test" / "NI"
     touch(*(folder / name for name in (".DS_Store", "Thumbs.db", "notes.txt", "._000258_cam1_0_00.jpg")))
     (folder / "old.jpg").mkdir()
-    assert len(parse(tree)["query"]) == 2
+    assert len(RGBNT201.parse(tree)["query"]) == 2
 
 
 def test_masks_are_found_beside_the_modalities(tree):
     touch(*(tree / "test" / "MASK" / f"{Path(name).stem}.png" for name in TEST))
-    splits = parse(tree)
+    splits = RGBNT201.parse(tree)
     masks = tree / "test" / "MASK"
     assert [s.mask for s in splits["query"]] == [masks / "000258_cam1_0_00.png", masks / "000258_cam2_0_00.png"]
     assert all(s.mask is None for s in splits["train"])
@@ -80,7 +80,7 @@ def test_masks_are_found_beside_the_modalities(tree):
 
 def test_a_missing_mask_is_named(tree):
     touch(tree / "test" / "MASK" / "000258_cam1_0_00.png")
-    assert "1 triplet(s) without a mask: test/RGB/000258_cam2_0_00.jpg" in refused(tree)
+    assert "1 sample(s) without a mask: test/RGB/000258_cam2_0_00.jpg" in refused(tree)
 
 
 def test_pairs_are_made_by_name_not_by_position(tree):
@@ -127,13 +127,13 @@ def test_an_empty_split_is_an_error(tree):
     for modality in MODALITIES:
         for name in TEST:
             (tree / "test" / modality / name).unlink()
-    assert "1 folder(s) without any image triplet: test" in refused(tree)
+    assert "1 folder(s) without any sample: test" in refused(tree)
 
 
 def test_a_scan_collects_all_that_is_wrong(tree):
     (tree / "test" / "RGB" / TEST[0]).unlink()
     touch(*(tree / "train_171" / modality / "nobody.jpg" for modality in MODALITIES))
-    found = scan(tree)
+    found = RGBNT201.scan(tree)
     assert sorted(found.problems) == [
         "file(s) not named like 000028_cam1_0_02.jpg",
         "file(s) without a partner of the same name",

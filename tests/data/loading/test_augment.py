@@ -9,8 +9,7 @@ from timm.data.random_erasing import RandomErasing
 from torch.nn import functional as F
 from torchvision.transforms import functional as tv
 
-import data.loading.augment
-from data.loading.augment import NOISE_STRIDE, TrainAugment, _noise_like, draw_rectangles, normalize
+from data.loading.augment import NOISE_STRIDE, TrainAugment, as_masks, draw_boxes, draw_noise, normalize
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.5, 0.25, 0.2)
 B, M, H, W = 6, 3, 12, 8
@@ -26,7 +25,10 @@ def same_in_every_modality(images):
     return images[:, :1].expand_as(images).contiguous()
 
 
-def augment(images, *, present=None, seed=0, flip_prob=0.0, pad_pixels=0, erase_prob=0.0, sync_geometry=True, **share):
+def augment(
+    images, *, present=None, seed=0, flip_prob=0.0, pad_pixels=0, erase_prob=0.0, sync_geometry=True,
+    process_rank=0, num_processes=1,
+):  # fmt: skip
     transform = TrainAugment(
         flip_prob=flip_prob,
         pad_pixels=pad_pixels,
@@ -34,7 +36,9 @@ def augment(images, *, present=None, seed=0, flip_prob=0.0, pad_pixels=0, erase_
         mean=list(MEAN),
         std=list(STD),
         sync_geometry=sync_geometry,
-        **share,
+        modality_dropout=0.0,
+        process_rank=process_rank,
+        num_processes=num_processes,
     )
     present = torch.ones(images.shape[:2], dtype=torch.bool) if present is None else present
     return transform(images, present, torch.Generator().manual_seed(seed))
@@ -139,8 +143,13 @@ def test_the_wide_images_of_vehicles():
 # ------------------------------------------------------------------------------------------------ random erasing
 
 
+def draw_masks(count, size_hw):
+    """Rectangles as masks (count, H, W)."""
+    return as_masks(draw_boxes((count,), size_hw, torch.Generator().manual_seed(0), CPU), size_hw)
+
+
 def bounding_boxes(masks):
-    """(N, 4) top, left, height, width of the rectangles in masks (N, H, W); fails if one is no rectangle."""
+    """(N, 4) top, left, height, width of the rectangles in masks (N, H, W); fails if one is not a rectangle."""
     boxes = []
     for mask in np.asarray(masks):
         y, x = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -158,32 +167,20 @@ def test_rectangles_are_distributed_as_timms(size_hw):
     torch.manual_seed(0)  # and its noise, of which a value could be exactly 0
     erase = RandomErasing(probability=1.0, mode="pixel", max_count=1, device="cpu")
     theirs = bounding_boxes([erase(torch.zeros(1, *size_hw))[0] != 0 for _ in range(count)])
-    ours = bounding_boxes(draw_rectangles((count,), size_hw, torch.Generator().manual_seed(0), CPU))
-    for of_theirs, of_ours in zip(
+    ours = bounding_boxes(draw_masks(count, size_hw))
+    for their_values, our_values in zip(
         (*theirs.T, theirs[:, 2] * theirs[:, 3]), (*ours.T, ours[:, 2] * ours[:, 3]), strict=True
     ):
-        assert kolmogorov_smirnov(of_theirs, of_ours) < 0.06
-
-
-@pytest.mark.parametrize("sync", [True, False])
-@pytest.mark.parametrize("options", [{}, {"flip_prob": 0.5, "pad_pixels": 3}, {"erase_prob": 0.7}])
-def test_sample_by_sample_as_the_whole_batch(monkeypatch, sync, options):
-    """What a CPU does by copies of rectangles, a card does by gathers and masks; the result is bit-equal."""
-    images = make_images(9)
-    present = torch.rand((9, M), generator=torch.Generator().manual_seed(1)) < 0.8
-    monkeypatch.setattr(data.augment, "CPU_VALUES", 4 * images[0].numel())
-    by_sample = augment(images, present=present, sync_geometry=sync, **options)
-    monkeypatch.setattr(data.augment, "_on_host", lambda _images: False)
-    assert torch.equal(augment(images, present=present, sync_geometry=sync, **options), by_sample)
+        assert kolmogorov_smirnov(their_values, our_values) < 0.06
 
 
 def test_where_no_try_fits_nothing_is_erased():
-    """In an image of 1 x 1000 no rectangle is lower than the image, so timm gives up after ten tries, too."""
-    assert not draw_rectangles((50,), (1, 1000), torch.Generator().manual_seed(0), CPU).any()
+    """In an image of 1 x 1000 no rectangle is lower than the image, so timm gives up after ten tries as well."""
+    assert not draw_masks(50, (1, 1000)).any()
 
 
 def test_rectangles_lie_inside_up_to_the_edges():
-    boxes = bounding_boxes(draw_rectangles((4000,), (10, 10), torch.Generator().manual_seed(0), CPU))
+    boxes = bounding_boxes(draw_masks(4000, (10, 10)))
     assert (boxes[:, 2:] >= 1).all() and (boxes[:, 2:] <= 9).all()
     ends = boxes[:, :2] + boxes[:, 2:]
     assert boxes[:, :2].min() == 0 and ends.max() == 10
@@ -230,14 +227,14 @@ def test_noise_differs_between_channels_modalities_and_samples():
 
 
 def test_noise_repeats_between_samples_only_displaced():
-    """What the docstring of `_noise_like` says, by the places in the table that its values come from."""
-    noise = _noise_like(make_images(4, 64, 32), torch.Generator().manual_seed(0), total=6, start=2)
+    """What the docstring of `draw_noise` says, by the positions in the table that its values come from."""
+    noise = draw_noise((6, M, 3, 64, 32), torch.Generator().manual_seed(0), CPU)
     table = torch.arange(noise.untyped_storage().nbytes() // noise.element_size())
-    places = table.as_strided(noise.shape, noise.stride(), noise.storage_offset())
-    for sample in places:
+    positions = table.as_strided(noise.shape, noise.stride(), noise.storage_offset())
+    for sample in positions:
         assert sample.unique().numel() == M * 3 * 64 * 32
-    assert (places[1:] - places[:-1] == NOISE_STRIDE).all()
-    assert places[0, 0, 0, 0, 0] == 2 * NOISE_STRIDE and places[-1, -1, -1, -1, -1] == table[-1]
+    assert (positions[1:] - positions[:-1] == NOISE_STRIDE).all()
+    assert positions[0, 0, 0, 0, 0] == 0 and positions[-1, -1, -1, -1, -1] == table[-1]
 
 
 # ---------------------------------------------------------------------------------------------------- geometry
@@ -281,14 +278,14 @@ def test_processes_augment_their_shares_as_one_would_the_whole(sync):
     options = {"flip_prob": 0.5, "pad_pixels": 3, "erase_prob": 0.7, "sync_geometry": sync}
     whole = augment(images, present=present, **options)
     parts = [
-        augment(images[part], present=present[part], **options, rank=rank, num_ranks=3)
+        augment(images[part], present=present[part], **options, process_rank=rank, num_processes=3)
         for rank, part in enumerate((slice(0, 2), slice(2, 4), slice(4, 6)))
     ]
     assert torch.equal(torch.cat(parts), whole)
 
 
 def test_constants_made_in_inference_mode_serve_training():
-    """The first use of a mean may be an evaluation; the batch must still be able to carry gradient on."""
+    """The first use of a mean may be in an evaluation; later batches must still carry gradients."""
     images, present, std = make_images(1), torch.ones(1, M, dtype=torch.bool), (0.11, 0.12, 0.13)
     with torch.inference_mode():
         normalize(images, present, mean=MEAN, std=std)
@@ -302,7 +299,7 @@ def test_constants_made_in_inference_mode_serve_training():
 @pytest.mark.parametrize("sync", [True, False])
 def test_nothing_waits_for_the_device(sync):
     images, present = make_images().cuda(), torch.ones(B, M, dtype=torch.bool).cuda()
-    transform = TrainAugment(flip_prob=0.5, pad_pixels=2, erase_prob=0.5, mean=MEAN, std=STD, sync_geometry=sync)
+    transform = dropping(0.0, sync_geometry=sync)
     generator = torch.Generator("cuda").manual_seed(0)
     transform(images, present, generator)  # constants go to the device once
     torch.cuda.set_sync_debug_mode("error")
@@ -312,10 +309,11 @@ def test_nothing_waits_for_the_device(sync):
         torch.cuda.set_sync_debug_mode("default")
 
 
-def dropping(rate):
+def dropping(rate, sync_geometry=True):
     return TrainAugment(
-        flip_prob=0.5, pad_pixels=2, erase_prob=0.5, mean=MEAN, std=STD, sync_geometry=True, modality_dropout=rate
-    )
+        flip_prob=0.5, pad_pixels=2, erase_prob=0.5, mean=MEAN, std=STD, sync_geometry=sync_geometry,
+        modality_dropout=rate, process_rank=0, num_processes=1,
+    )  # fmt: skip
 
 
 def test_dropped_modalities_have_the_rate_and_a_sample_never_loses_all():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from data.datasets import rgbnt201
+from data.datasets.rgbnt201 import RGBNT201
 from data.loading.dataset import StoreDataset
 from data.loading.sampler import ShuffledBatchSampler
 from data.loading.store import open_store
@@ -17,9 +17,9 @@ INDICES = [5, 0, 3, 3]
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory):
-    """Eight samples; the third lacks NI, and each has a scene of its own."""
+    """Eight samples; number 3 lacks NI, and each has its own scene."""
     root = write_rgbnt201(tmp_path_factory.mktemp("set"), train_ids=4, test_ids=1, images_per_id=2)
-    samples = rgbnt201.parse(root)["train"]
+    samples = RGBNT201.parse(root)["train"]
     absent = [(s.paths[0], None if i == 3 else s.paths[1], s.paths[2]) for i, s in enumerate(samples)]
     return [Sample(absent[i], s.pid + 10, s.camera, scene=i) for i, s in enumerate(samples)]
 
@@ -41,7 +41,7 @@ def test_a_batch_holds_the_samples_asked_for_in_their_order(store, samples):
     np.testing.assert_array_equal(batch.images.numpy(), np.stack([store.images[i] for i in INDICES]))
     assert batch.images.dtype == torch.uint8
     assert batch.present.tolist() == [[True] * 3, [True] * 3] + [[True, False, True]] * 2
-    for name in ("pid", "camera", "scene"):
+    for name in ("pid", "camera"):
         values = getattr(batch, name)
         assert values.tolist() == [getattr(samples[i], name) for i in INDICES] and values.dtype == torch.int64
     assert batch.index.tolist() == INDICES and batch.index.dtype == torch.int64
@@ -68,7 +68,7 @@ def test_stores_and_samples_must_fit(store, samples):
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_the_loader_gives_the_samplers_batches(store, samples, num_workers):
-    sampler = ShuffledBatchSampler(8, batch_size=3, seed=0)
+    sampler = ShuffledBatchSampler(8, batch_size=3, seed=0, process_rank=0, num_processes=1)
     loader = DataLoader(
         StoreDataset(store, samples), batch_sampler=sampler, collate_fn=identity, num_workers=num_workers
     )
@@ -96,7 +96,7 @@ def test_a_worker_that_is_not_forked_maps_the_same_file(samples, tmp_path):
 def assert_same_batches(dataset, resident):
     for indices in (INDICES, [1], list(range(8))):
         expected, actual = dataset.__getitems__(indices), resident.__getitems__(indices)
-        for name in ("images", "present", "pid", "camera", "scene", "index"):
+        for name in ("images", "present", "pid", "camera", "index"):
             assert torch.equal(getattr(actual, name).cpu(), getattr(expected, name))
 
 
@@ -110,7 +110,7 @@ def test_a_store_held_on_a_device_gives_the_same(store, samples, monkeypatch):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_store_on_the_card_makes_its_batches_there_without_waiting(store, samples):
+def test_a_store_on_the_gpu_makes_its_batches_there_without_waiting(store, samples):
     dataset = StoreDataset(store, samples)
     resident = dataset.to("cuda")
     assert_same_batches(dataset, resident)

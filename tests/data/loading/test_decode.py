@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.datasets import rgbnt100
+from data.datasets.rgbnt100 import RGBNT100
 from data.loading.decode import decode_sample, read_rgb
 from data.sample import Sample
 from tests.helpers.trees import write_image, write_rgbnt100
@@ -13,7 +13,7 @@ from utils.errors import UserError
 
 def test_tiles_are_cut_left_to_right(tmp_path):
     write_rgbnt100(tmp_path)
-    sample = rgbnt100.parse(tmp_path)["train"][0]
+    sample = RGBNT100.parse(tmp_path)["train"][0]
     whole = np.asarray(Image.open(sample.paths[0])).astype(int)
     pixels = decode_sample(sample, (32, 64))
     for m in range(3):

@@ -1,4 +1,4 @@
-"""Worker processes of the loader end with the script, whoever still holds the loader."""
+"""Worker processes of the loader end with the script, even if something still holds the loader."""
 
 import subprocess
 import sys

@@ -10,18 +10,19 @@ from data.loading.sampler import IdentityBatchSampler, ShuffledBatchSampler
 from utils.errors import UserError
 
 K = 4
+ALONE = {"process_rank": 0, "num_processes": 1}
 IMAGES_PER_ID = {3: 9, 8: 4, 11: 2, 20: 17, 21: 1, 30: 8, 31: 5, 40: 12}
 
 
 @pytest.fixture
 def pids():
-    """Identities that are no labels and in no order."""
+    """Identities that are not labels and not sorted."""
     pids = [pid for pid, count in IMAGES_PER_ID.items() for _ in range(count)]
     return np.random.default_rng(0).permutation(pids).tolist()
 
 
 def identity_sampler(pids, *, ids_per_batch=3, seed=7):
-    return IdentityBatchSampler(pids, batch_size=ids_per_batch * K, num_instances=K, seed=seed)
+    return IdentityBatchSampler(pids, batch_size=ids_per_batch * K, num_instances=K, seed=seed, **ALONE)
 
 
 def epochs(sampler, count=20):
@@ -33,8 +34,8 @@ def epochs(sampler, count=20):
 def test_a_batch_is_p_distinct_identities_of_k_images(pids):
     for batches in epochs(identity_sampler(pids)):
         for batch in batches:
-            of_batch = np.array(pids)[batch].reshape(3, K)
-            assert (of_batch == of_batch[:, :1]).all() and len(set(of_batch[:, 0])) == 3
+            batch_pids = np.array(pids)[batch].reshape(3, K)
+            assert (batch_pids == batch_pids[:, :1]).all() and len(set(batch_pids[:, 0])) == 3
             assert all(isinstance(index, int) for index in batch)
 
 
@@ -45,7 +46,7 @@ def test_an_image_comes_once_unless_its_identity_has_too_few(pids):
 
 
 def test_an_epoch_goes_on_until_fewer_than_p_identities_have_groups_left(pids):
-    """The groups of an identity are its whole Ks, or one where it has fewer than K images."""
+    """An identity has one group per K images, but at least one."""
     groups = {pid: max(1, count // K) for pid, count in IMAGES_PER_ID.items()}
     for batches in epochs(identity_sampler(pids)):
         used = Counter(pids[batch[i]] for batch in batches for i in range(0, len(batch), K))
@@ -86,7 +87,7 @@ def make_sampler(request, pids):
     """A function of a seed, for each of the two samplers."""
     if request.param == "identity":
         return lambda seed=7: identity_sampler(pids, seed=seed)
-    return lambda seed=7: ShuffledBatchSampler(len(pids), batch_size=12, seed=seed)
+    return lambda seed=7: ShuffledBatchSampler(len(pids), batch_size=12, seed=seed, **ALONE)
 
 
 def test_the_order_is_a_function_of_seed_and_epoch(make_sampler):
@@ -121,41 +122,41 @@ def test_a_resumed_epoch_begins_where_it_was(make_sampler):
 
 
 def test_a_shuffled_epoch_has_every_sample_at_most_once():
-    for batches in epochs(ShuffledBatchSampler(50, batch_size=12, seed=0)):
+    for batches in epochs(ShuffledBatchSampler(50, batch_size=12, seed=0, **ALONE)):
         assert [len(batch) for batch in batches] == [12] * 4
         assert len({index for batch in batches for index in batch}) == 48
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "num_instances", "parts"),
-    [
-        (10, 4, ("SOLVER.IMS_PER_BATCH is 10", "DATALOADER.NUM_INSTANCE is 4", "divide")),
-        (0, 4, ("SOLVER.IMS_PER_BATCH is 0",)),
-        (8, 0, ("DATALOADER.NUM_INSTANCE is 0",)),
-        (36, 4, ("needs 9 identities", "there are 8", "32 or less", "raise DATALOADER.NUM_INSTANCE")),
-    ],
+    ("batch_size", "num_instances"),
+    [(10, 4), (0, 4), (8, 0)],
 )
-def test_impossible_batches_of_identities_are_refused(pids, batch_size, num_instances, parts):
+def test_a_batch_that_is_not_whole_identities_is_refused(pids, batch_size, num_instances):
+    with pytest.raises(ValueError, match=f"num_instances {num_instances} does not divide batch_size {batch_size}"):
+        IdentityBatchSampler(pids, batch_size=batch_size, num_instances=num_instances, seed=0, **ALONE)
+
+
+def test_a_batch_of_more_identities_than_there_are_is_refused(pids):
     with pytest.raises(UserError) as error:
-        IdentityBatchSampler(pids, batch_size=batch_size, num_instances=num_instances, seed=0)
-    for part in parts:
+        IdentityBatchSampler(pids, batch_size=36, num_instances=4, seed=0, **ALONE)
+    for part in ("needs 9 identities", "there are 8", "32 or less", "raise DATALOADER.NUM_INSTANCE"):
         assert part in str(error.value)
 
 
 def test_as_many_identities_as_there_are_is_possible(pids):
-    assert len(IdentityBatchSampler(pids, batch_size=32, num_instances=4, seed=0)) == 1
+    assert len(IdentityBatchSampler(pids, batch_size=32, num_instances=4, seed=0, **ALONE)) == 1
 
 
 @pytest.mark.parametrize("batch_size", [51, 0])
 def test_a_batch_larger_than_the_set_is_refused(batch_size):
     with pytest.raises(UserError, match=f"SOLVER.IMS_PER_BATCH is {batch_size}.* 50 samples"):
-        ShuffledBatchSampler(50, batch_size=batch_size, seed=0)
+        ShuffledBatchSampler(50, batch_size=batch_size, seed=0, **ALONE)
 
 
 def test_processes_share_each_batch_by_whole_identities(pids):
     whole = identity_sampler(pids, ids_per_batch=6)
     parts = [
-        IdentityBatchSampler(pids, batch_size=6 * K, num_instances=K, seed=7, rank=rank, num_ranks=3)
+        IdentityBatchSampler(pids, batch_size=6 * K, num_instances=K, seed=7, process_rank=rank, num_processes=3)
         for rank in range(3)
     ]
     for sampler in (whole, *parts):
@@ -170,6 +171,6 @@ def test_processes_share_each_batch_by_whole_identities(pids):
 
 def test_what_processes_cannot_share_is_refused(pids):
     with pytest.raises(UserError, match=r"IMS_PER_BATCH is 24: 6 identities.* 4 processes.*a multiple of 16"):
-        IdentityBatchSampler(pids, batch_size=6 * K, num_instances=K, seed=7, num_ranks=4)
+        IdentityBatchSampler(pids, batch_size=6 * K, num_instances=K, seed=7, process_rank=0, num_processes=4)
     with pytest.raises(UserError, match=r"IMS_PER_BATCH is 9: 9 images.* 2 processes.*a multiple of 2"):
-        ShuffledBatchSampler(20, batch_size=9, seed=0, num_ranks=2)
+        ShuffledBatchSampler(20, batch_size=9, seed=0, process_rank=0, num_processes=2)

@@ -7,18 +7,20 @@ import pickle
 import resource
 import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from data.datasets import rgbnt201
+from data.datasets.rgbnt201 import RGBNT201
 from data.loading import store
 from data.loading.decode import decode_sample
 from data.loading.store import open_store
 from data.sample import Sample
 from tests.helpers.trees import write_image, write_rgbnt201
 from utils.errors import UserError
+from utils.files import atomic_write
 
 SIZE = (16, 8)
 
@@ -27,12 +29,12 @@ SIZE = (16, 8)
 def samples(tmp_path):
     """Six samples on disk, of 64 x 32 pixels."""
     write_rgbnt201(tmp_path / "set", train_ids=3, test_ids=1, images_per_id=2)
-    return rgbnt201.parse(tmp_path / "set")["train"]
+    return RGBNT201.parse(tmp_path / "set")["train"]
 
 
 @pytest.fixture
 def no_decoding(monkeypatch):
-    """From here on nothing may be decoded."""
+    """Returns a function after whose call nothing may be decoded."""
 
     def fail(*args):
         raise AssertionError("decoded again")
@@ -94,14 +96,14 @@ def test_a_moved_data_set_is_not_decoded_again(tmp_path, samples, no_decoding):
     open_in(tmp_path / "cache", samples)
     no_decoding()
     shutil.move(tmp_path / "set", tmp_path / "elsewhere")
-    open_in(tmp_path / "cache", rgbnt201.parse(tmp_path / "elsewhere")["train"])
+    open_in(tmp_path / "cache", RGBNT201.parse(tmp_path / "elsewhere")["train"])
 
 
 def test_relative_and_absolute_paths_share_a_file(tmp_path, samples, no_decoding, monkeypatch):
     open_in(tmp_path / "cache", samples)
     no_decoding()
     monkeypatch.chdir(tmp_path)
-    open_in(tmp_path / "cache", rgbnt201.parse(type(tmp_path)("set"))["train"])
+    open_in(tmp_path / "cache", RGBNT201.parse(type(tmp_path)("set"))["train"])
 
 
 def test_whatever_changes_the_bytes_makes_another_file(tmp_path, samples):
@@ -118,7 +120,7 @@ def test_whatever_changes_the_bytes_makes_another_file(tmp_path, samples):
     assert len(paths) == 6
 
 
-def test_a_touched_image_of_equal_size_is_decoded_anew(tmp_path, samples):
+def test_a_touched_image_of_equal_size_is_decoded_again(tmp_path, samples):
     first = open_in(tmp_path / "cache", samples).path
     status = os.stat(samples[0].paths[0])
     os.utime(samples[0].paths[0], ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000_000))
@@ -151,7 +153,7 @@ def _lengthen(path):
         lambda path: np.save(path, np.asfortranarray(np.zeros((6, 3, 3, *SIZE), np.uint8))),
     ],
 )
-def test_a_damaged_file_is_made_anew(tmp_path, samples, damage):
+def test_a_damaged_file_is_made_again(tmp_path, samples, damage):
     whole = open_in(tmp_path / "cache", samples)
     content = whole.path.read_bytes()
     whole.path.unlink()  # not written over in place: `whole` still maps it
@@ -196,8 +198,9 @@ def test_pickling_a_mapped_store_sends_its_path(tmp_path, samples):
 def test_only_our_own_abandoned_temporaries_are_removed(tmp_path, samples):
     cache = tmp_path / "cache"
     cache.mkdir()
-    abandoned = cache / f"16x8_{'0' * 24}.123.00000000.tmp"
-    in_work = cache / f"16x8_{'0' * 24}.124.00000000.tmp"
+    target = cache / f"16x8_{'0' * 24}.npy"
+    with atomic_write(target, "wb", unique=True) as first, atomic_write(target, "wb", unique=True) as second:
+        abandoned, in_work = Path(first.name), Path(second.name)
     foreign = cache / "letter.tmp"
     long_ago = time.time() - 2 * store.ABANDONED_AFTER_S
     for path in (abandoned, in_work, foreign):
@@ -253,7 +256,7 @@ def test_a_truncated_png_is_named(tmp_path):
 
 
 def test_the_first_error_ends_the_work(samples, monkeypatch):
-    """Decoding goes on for the images that were begun, not for the hundreds that wait."""
+    """Only images that were begun are still decoded, not the hundreds that wait."""
     _zero_bytes(samples[0].paths[0])
     decoded = []
 

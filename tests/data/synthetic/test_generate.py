@@ -19,10 +19,11 @@ from PIL import Image
 from data.sample import MODALITIES
 from data.synthetic import SyntheticSpec, contact_sheet, ensure_synthetic, generate
 from data.synthetic.identity import CHANNELS, LOWER_RGB, SLOTS, UPPER_RGB, make_identity
-from data.synthetic.triplet_renderer import make_triplet
+from data.synthetic.sample_renderer import make_sample
 from utils.errors import UserError
 
 SMALL = SyntheticSpec(train_ids=4, test_ids=3, train_images=14, test_images=8, size_hw=(64, 32), difficulty=0.5, seed=3)
+LARGER = replace(SMALL, train_ids=48, test_ids=20, train_images=768, test_images=240, size_hw=(256, 128), seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -79,14 +80,14 @@ def test_bytes_do_not_depend_on_the_run_or_the_workers(folder, tmp_path):
 def test_another_seed_or_difficulty_is_another_folder_with_other_pixels(folder):
     for change in ({"seed": 4}, {"difficulty": 0.6}, {"size_hw": (64, 40)}, {"train_images": 15}):
         assert replace(SMALL, **change).folder_name != SMALL.folder_name
-    first, second = (make_triplet(spec, "train", 0, 0) for spec in (SMALL, replace(SMALL, seed=4)))
+    first, second = (make_sample(spec, "train", 0, 0) for spec in (SMALL, replace(SMALL, seed=4)))
     assert not np.array_equal(first.images["RGB"], second.images["RGB"])
 
 
 def test_an_image_is_a_function_of_its_own_key_alone():
     larger = replace(SMALL, train_ids=9, train_images=100, test_ids=5, test_images=20)
     for split, index, number in (("train", 3, 1), ("test", 2, 1)):
-        first, second = (make_triplet(spec, split, index, number) for spec in (SMALL, larger))
+        first, second = (make_sample(spec, split, index, number) for spec in (SMALL, larger))
         assert all(np.array_equal(first.images[name], second.images[name]) for name in MODALITIES)
 
 
@@ -101,7 +102,7 @@ def test_a_complete_set_is_reused_without_a_write(folder, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", ["spec.json", "test/MASK", "train_171/NI"])
-def test_a_half_written_folder_is_made_anew(folder, tmp_path, damage):
+def test_a_half_written_folder_is_made_again(folder, tmp_path, damage):
     broken = tmp_path / SMALL.folder_name
     shutil.copytree(folder, broken)
     target = broken / damage
@@ -119,9 +120,9 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
         calls.append(args)
         if len(calls) > 3:
             raise KeyboardInterrupt
-        return make_triplet(*args, **kwargs)
+        return make_sample(*args, **kwargs)
 
-    monkeypatch.setattr(generate, "make_triplet", interrupted)
+    monkeypatch.setattr(generate, "make_sample", interrupted)
     with pytest.raises(KeyboardInterrupt):
         ensure_synthetic(tmp_path, SMALL, workers=0)
     assert os.listdir(tmp_path) == []
@@ -190,13 +191,13 @@ def test_contact_sheet(folder, tmp_path):
 )
 def test_bad_specs_are_refused_by_key(change, message):
     with pytest.raises(UserError, match=message):
-        SyntheticSpec(**change)
+        replace(LARGER, **change)
 
 
 def test_images_are_spread_evenly():
-    spec = SyntheticSpec(train_ids=171, train_images=3951, test_ids=30, test_images=836)
+    spec = replace(SMALL, train_ids=171, train_images=3951, test_ids=30, test_images=836)
     for split, images in (("train", 3951), ("test", 836)):
-        counts = [spec.images_of(split, index) for index in range(spec.ids_of(split))]
+        counts = [spec.num_images(split, index) for index in range(spec.num_ids(split))]
         assert sum(counts) == images and max(counts) - min(counts) <= 1
 
 
@@ -208,7 +209,7 @@ def test_channels_run_in_the_order_of_the_modalities():
 def oracle_map(seed: int, known: tuple[str, ...], images_per_id: int = 8, num_ids: int = 20) -> float:
     """mAP of an oracle that reads the true attributes of the known modalities; the protocol drops the same camera.
 
-    Ties are broken by chance: of all that it cannot tell apart, no order is better.
+    Ties are broken at random, because the oracle cannot tell such images apart.
     """
     identities = [make_identity(seed, 1, index) for index in range(num_ids)]
     codes = [tuple(identity.codes[name] for name in known) for identity in identities]

@@ -1,4 +1,4 @@
-"""The synthetic benchmark's pictures: figures, masks, cameras, faults, and the geometry they are drawn with."""
+"""The synthetic benchmark's pictures: persons, masks, cameras, faults, and the geometry they are drawn with."""
 
 from __future__ import annotations
 
@@ -14,29 +14,31 @@ from data.synthetic.canvas import Canvas, capsule
 from data.synthetic.conditions import RUINS, SCENARIOS, Conditions, draw_conditions
 from data.synthetic.identity import SLOTS, make_identity
 from data.synthetic.obstacles import MAX_COVER
-from data.synthetic.person import Pose, View, draw_figure
+from data.synthetic.person import Pose, View, draw_person
 from data.synthetic.render import render
-from data.synthetic.texture import BACK, Field, Pattern, second_colour
-from data.synthetic.triplet_renderer import cameras_of, make_triplet
+from data.synthetic.sample_renderer import identity_cameras, make_sample
+from data.synthetic.texture import BACK, Field, Texture, second_colour
 
-CLEAN = SyntheticSpec(difficulty=0.0, size_hw=(128, 64))
-HARD = SyntheticSpec(difficulty=1.0, size_hw=(64, 32))
+CLEAN = SyntheticSpec(
+    train_ids=48, test_ids=20, train_images=768, test_images=240, size_hw=(128, 64), difficulty=0.0, seed=0
+)
+HARD = replace(CLEAN, difficulty=1.0, size_hw=(64, 32))
 
 
 @pytest.mark.parametrize("size_hw", [(16, 16), (33, 70), (128, 256), (200, 20)])
 def test_any_size_can_be_drawn(size_hw):
-    triplet = make_triplet(replace(HARD, size_hw=size_hw), "test", 0, 0)
-    assert triplet.images["RGB"].shape == (*size_hw, 3)
-    assert triplet.images["NI"].shape == triplet.images["TI"].shape == triplet.mask.shape == size_hw
+    sample = make_sample(replace(HARD, size_hw=size_hw), "test", 0, 0)
+    assert sample.images["RGB"].shape == (*size_hw, 3)
+    assert sample.images["NI"].shape == sample.images["TI"].shape == sample.mask.shape == size_hw
 
 
 # ---------------------------------------------------------------------------------------------------------- pictures
-def test_the_mask_is_where_the_warm_figure_is():
+def test_the_mask_is_where_the_warm_person_is():
     """On clean images TI is brighter inside the mask than outside, and less so when the mask is moved aside."""
     contrast = defaultdict(list)
     for index in range(8):
-        triplet = make_triplet(CLEAN, "train", index, 0)
-        warmth, mask = triplet.images["TI"].astype(float), triplet.mask > 0
+        sample = make_sample(CLEAN, "train", index, 0)
+        warmth, mask = sample.images["TI"].astype(float), sample.mask > 0
         assert 0.08 < mask.mean() < 0.6
         for shift in (-12, 0, 12):
             moved = np.roll(mask, shift, axis=1)
@@ -45,27 +47,27 @@ def test_the_mask_is_where_the_warm_figure_is():
     assert all(middle > side for shift in (-12, 12) for middle, side in zip(contrast[0], contrast[shift], strict=True))
 
 
-def test_the_figure_fills_most_of_the_height():
+def test_the_person_fills_most_of_the_height():
     for difficulty, low in ((0.0, 0.70), (1.0, 0.40)):
         for index in range(12):
-            mask = make_triplet(replace(CLEAN, difficulty=difficulty, size_hw=(64, 32)), "train", index, 1).mask
+            mask = make_sample(replace(CLEAN, difficulty=difficulty, size_hw=(64, 32)), "train", index, 1).mask
             rows = np.flatnonzero(mask.any(axis=1))
             assert low - 0.1 < (rows[-1] - rows[0] + 1) / len(mask) <= 1.0
 
 
-def test_pose_view_and_place_change_from_image_to_image():
-    masks = [make_triplet(CLEAN, "train", 0, number).mask > 0 for number in range(6)]
+def test_pose_view_and_position_change_from_image_to_image():
+    masks = [make_sample(CLEAN, "train", 0, number).mask > 0 for number in range(6)]
     overlaps = [(a & b).sum() / (a | b).sum() for i, a in enumerate(masks) for b in masks[:i]]
     assert max(overlaps) < 0.9
 
 
 def test_the_background_gives_the_camera_away():
-    """The nearest neighbour by what stands at the picture's edges was taken by the same camera."""
-    spec = SyntheticSpec(size_hw=(64, 32))
+    """The nearest neighbour by the pixels at the picture's edges is from the same camera."""
+    spec = replace(CLEAN, difficulty=0.5, size_hw=(64, 32))
     edges, cameras = [], []
     for index in range(24):
-        for number, camera in enumerate(cameras_of(spec.seed, "train", index)):
-            picture = make_triplet(spec, "train", index, number, conditions=Conditions()).images["RGB"].astype(float)
+        for number, camera in enumerate(identity_cameras(spec.seed, "train", index)):
+            picture = make_sample(spec, "train", index, number, conditions=Conditions()).images["RGB"].astype(float)
             strips = np.concatenate([picture[:, :6], picture[:, -6:]], axis=1).mean(axis=1)  # (64, 3)
             edges.append(strips.reshape(8, 8, 3).mean(axis=1).ravel())
             cameras.append(camera)
@@ -76,10 +78,10 @@ def test_the_background_gives_the_camera_away():
 
 
 def test_occluders_stay_within_their_share():
-    covered = [make_triplet(HARD, "train", index, 0).covered for index in range(60)]
+    covered = [make_sample(HARD, "train", index, 0).covered for index in range(60)]
     assert max(covered) <= MAX_COVER
     assert sum(share > 0.03 for share in covered) > 20
-    assert all(make_triplet(replace(HARD, difficulty=0.0), "train", index, 0).covered == 0 for index in range(10))
+    assert all(make_sample(replace(HARD, difficulty=0.0), "train", index, 0).covered == 0 for index in range(10))
 
 
 def test_conditions_never_ruin_all_three():
@@ -100,9 +102,7 @@ def test_faults_take_the_contrast_of_what_they_ruin_and_leave_the_rest(faults):
     assert conditions.ruined == {RUINS[fault] for fault in faults}
     left = defaultdict(list)
     for index in range(4):
-        clean, spoilt = (
-            make_triplet(CLEAN, "train", index, 0, conditions=c).images for c in (Conditions(), conditions)
-        )
+        clean, spoilt = (make_sample(CLEAN, "train", index, 0, conditions=c).images for c in (Conditions(), conditions))
         for name in MODALITIES:
             x, y = clean[name].ravel().astype(float), spoilt[name].ravel().astype(float)
             left[name].append(np.cov(x, y)[0, 1] / x.var())
@@ -112,37 +112,37 @@ def test_faults_take_the_contrast_of_what_they_ruin_and_leave_the_rest(faults):
 
 def test_blur_smooths():
     sharp, blurred = (
-        np.abs(np.diff(make_triplet(CLEAN, "train", 0, 0, conditions=c).images["RGB"].astype(float), axis=1)).mean()
+        np.abs(np.diff(make_sample(CLEAN, "train", 0, 0, conditions=c).images["RGB"].astype(float), axis=1)).mean()
         for c in (Conditions(), Conditions(motion=0.03, sharpness=0.4))
     )
     assert blurred < 0.7 * sharp
 
 
 # ----------------------------------------------------------------------------------------------------------- drawing
-def colour_count(yaw: float, pattern: Pattern) -> int:
-    """Pixels of the upper garment's second colour, green on a red figure, at a view."""
+def colour_count(yaw: float, texture: Texture) -> int:
+    """Pixels of the upper garment's second colour, green on a red person, seen at an angle."""
     identity = make_identity(0, 0, 0)
     materials = np.zeros_like(identity.materials)
     materials[..., 0] = 1.0
     materials[SLOTS.index("upper"), 1, :3] = (0, 1, 0)
-    looks = tuple(replace(look, pattern=pattern) for look in identity.looks)
+    looks = tuple(replace(look, texture=texture) for look in identity.looks)
     canvas = Canvas(128, 64)
     pose = Pose(phase=0.0, stride=0.1, swing=0.1, elbow=0.2, lean=0.0)
     shape = replace(identity.shape, bag="none", hair="short")
     person = replace(identity, materials=materials, looks=looks, shape=shape)
-    draw_figure(canvas, person, pose, View(yaw, elevation=0.1, roll=0.0, height=110, foot=(32, 120)))
+    draw_person(canvas, person, pose, View(yaw, elevation=0.1, roll=0.0, height=110, foot=(32, 120)))
     picture = render(canvas, np.zeros((128, 64, 5), np.float32), light_angle=0.0)
     return int((picture[..., 1] > 0.3).sum())
 
 
 def test_prints_turn_with_the_body():
-    chest, back = (Pattern(Field(half_s=0.5, centre_s=s, centre_v=0.4, half_v=0.2)) for s in (0.0, BACK))
+    chest, back = (Texture(Field(half_s=0.5, centre_s=s, centre_v=0.4, half_v=0.2)) for s in (0.0, BACK))
     assert colour_count(0.0, chest) > 60 and colour_count(0.0, back) == 0
     assert colour_count(np.pi, back) > 60 and colour_count(np.pi, chest) == 0
     assert 0 < colour_count(1.0, chest) < colour_count(0.0, chest)
 
 
-def test_patterns_by_hand():
+def test_textures_by_hand():
     v = np.array([0.0, 0.125, 0.375, 0.625])
     hoops = Field(wave_v=2.0, threshold=0.5)  # sin(4 pi v): 0, 1, -1, 1
     assert second_colour(np.array(hoops), np.zeros(4), v).tolist() == [False, True, False, True]

@@ -1,4 +1,4 @@
-"""One triplet from its key: who, seen by which camera, when; everything that is drawn by chance is drawn here."""
+"""One sample from its key: who is seen by which camera and when. Everything random about it is drawn here."""
 
 from __future__ import annotations
 
@@ -11,53 +11,56 @@ from data.synthetic.canvas import Canvas
 from data.synthetic.conditions import Conditions, draw_conditions
 from data.synthetic.identity import make_identity
 from data.synthetic.obstacles import MAX_COVER, draw_clutter, draw_occluder, random_pose
-from data.synthetic.person import View, draw_figure
+from data.synthetic.person import View, draw_person
 from data.synthetic.render import render
 from data.synthetic.scenery import NUM_CAMERAS, cast_shadow, cut_background
 from data.synthetic.spec import Stream, SyntheticSpec, rng_for
 
 SPLITS = ("train", "test")
 CAMERAS = {"train": NUM_CAMERAS, "test": 2}
-OCCLUSION_RATE = 0.8  # of images, at difficulty 1
-CLUTTER = 4  # things in the background, at most, at difficulty 1
+OCCLUSION_RATE = 0.8  # share of images, at difficulty 1
+CLUTTER = 4  # largest number of things in the background
 
 
 @dataclass(frozen=True, eq=False)
-class Triplet:
+class RenderedSample:
     """One person seen once."""
 
     images: dict[str, np.ndarray]
-    """By modality: (H, W, 3) uint8 for RGB, (H, W) uint8 for NI and TI."""
+    """Maps each modality to its image: (H, W, 3) uint8 for RGB, (H, W) uint8 for NI and TI."""
     mask: np.ndarray
-    """(H, W) uint8: 255 where the person (bag included) is seen, else 0."""
+    """(H, W) uint8: 255 where the person or the bag is visible, else 0."""
     conditions: Conditions
     covered: float
-    """Share of the figure that an occluder hides."""
+    """Share of the person that an occluder hides."""
 
 
-def cameras_of(seed: int, split: str, index: int) -> list[int]:
-    """The cameras, counted from 0, that see identity `index` in turns: both in the test split, 2 to 4 in training."""
+def identity_cameras(seed: int, split: str, index: int) -> list[int]:
+    """Return the cameras, counted from 0, that see identity `index` in turns.
+
+    Both cameras of the test split see all its identities; a training identity has 2 to 4 cameras.
+    """
     if split == "test":
         return list(range(CAMERAS[split]))
     rng = rng_for(seed, Stream.VISIT, SPLITS.index(split), index)
-    # In turns, so that even a small set meets every camera, the test split's first.
+    # The first camera changes with the identity, so that even a small set has images of every camera.
     return [(index + offset) % NUM_CAMERAS for offset in range(int(rng.integers(2, NUM_CAMERAS + 1)))]
 
 
-def make_triplet(
+def make_sample(
     spec: SyntheticSpec, split: str, index: int, number: int, *, conditions: Conditions | None = None
-) -> Triplet:
-    """Image `number` of identity `index`: a function of the arguments alone.
+) -> RenderedSample:
+    """Draw image `number` of identity `index`, a function of the arguments alone.
 
     Args:
-        spec: its seed, size and difficulty count here.
+        spec: only its seed, size and difficulty matter here.
         split: 'train' or 'test'.
         index: identity within the split, from 0.
-        number: image of that identity, from 0; its camera is `cameras_of(...)[number % len]`.
-        conditions: instead of those that chance gives; everything else stays as it is.
+        number: image of that identity, from 0; its camera is `identity_cameras(...)[number % len]`.
+        conditions: replace the random ones; everything else stays as it is.
     """
     key = (SPLITS.index(split), index)
-    cameras = cameras_of(spec.seed, split, index)
+    cameras = identity_cameras(spec.seed, split, index)
     camera_number = cameras[number % len(cameras)]
     camera = make_camera(spec.seed, camera_number, spec.difficulty)
     identity = make_identity(spec.seed, *key)
@@ -74,21 +77,21 @@ def make_triplet(
     canvas = Canvas(height, width)
     draw_clutter(canvas, rng, count=int(rng.binomial(CLUTTER, 0.15 + 0.5 * spec.difficulty)))
     first = len(canvas.surfaces)
-    draw_figure(canvas, identity, random_pose(rng), view)
-    figure = canvas.labels() >= first
+    draw_person(canvas, identity, random_pose(rng), view)
+    person = canvas.labels() >= first
     last = len(canvas.surfaces)
-    if rng.random() < OCCLUSION_RATE * spec.difficulty and figure.any():
-        draw_occluder(canvas, rng, figure, max_cover=MAX_COVER * (0.4 + 0.6 * spec.difficulty))
+    if rng.random() < OCCLUSION_RATE * spec.difficulty and person.any():
+        draw_occluder(canvas, rng, person, max_cover=MAX_COVER * (0.4 + 0.6 * spec.difficulty))
 
     labels = canvas.labels()
     seen = (labels >= first) & (labels < last)
     images = capture(render(canvas, background, camera.light_angle), camera, conditions, rng)
     mask = np.where(seen.mean(axis=0) >= 0.5, np.uint8(255), np.uint8(0))
-    return Triplet(images, mask, conditions, covered=1 - float(seen.sum()) / max(1, int(figure.sum())))
+    return RenderedSample(images, mask, conditions, covered=1 - float(seen.sum()) / max(1, int(person.sum())))
 
 
 def _draw_view(spec: SyntheticSpec, camera: Camera, visit: np.random.Generator, rng: np.random.Generator) -> View:
-    """The camera's viewpoint, the direction of this visit and what changes from image to image."""
+    """Draw the viewpoint from the camera, the direction of this visit and what changes from image to image."""
     height, width = spec.size_hw
     away = np.pi if visit.random() < 0.35 else 0.0  # the other way along the same path
     yaw = camera.yaw + away + visit.normal(0, 0.35) + rng.normal(0, 0.30)
