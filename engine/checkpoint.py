@@ -21,10 +21,10 @@ from utils.integrity import find_non_finite, verify_archive
 logger = logging.getLogger(__name__)
 
 LAST, PREVIOUS, BEST = "last.pth", "previous.pth", "best.pth"
+# Appended to the name of an unreadable last.pth, so that the next save does not overwrite previous.pth with it.
 BROKEN_SUFFIX = ".broken"
-"""Appended to the name of an unreadable last.pth, so that the next save does not overwrite previous.pth with it."""
+# Fields that a run can be resumed without, because files of older versions lack them.
 OPTIONAL = {"optimizer_name"}
-"""Fields that a run can be resumed without: files of older versions lack them."""
 
 
 @dataclass(kw_only=True)

@@ -7,8 +7,7 @@ from utils.errors import UserError
 
 NOTHING = "nothing"
 LETTERS = {modality[0].lower(): modality for modality in MODALITIES}
-SETTINGS = (NOTHING, "r", "n", "t", "rn", "rt", "nt")
-"""The settings in the order of the published tables."""
+SETTINGS = (NOTHING, "r", "n", "t", "rn", "rt", "nt")  # in the order of the published tables
 
 
 def absent_modalities(setting: str) -> tuple[bool, ...]:

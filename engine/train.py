@@ -75,8 +75,7 @@ class Trainer:
         loss: (output, batch) to a dict of weighted losses.
         loader: batches of uint8 images; its `batch_sampler` has `set_epoch(epoch, start_batch)` and `batches`.
         augment: bytes to a float batch, on the device.
-        evaluate: scores the model: {'score': the metric that 'best' is chosen by, 'eval': {descriptor: {metric:
-            value}}, ...}.
+        evaluate: the model to {'score': value, 'eval': {descriptor: {metric: value}}, ...}; 'best' has the best score.
         folder: where everything is written.
         forward: what a training step calls: the model itself, or the model compiled or distributed.
         observers: what watches the training.
@@ -253,8 +252,8 @@ class Trainer:
                 raise ValueError("it is of another SOLVER.OPTIMIZER_NAME")
             optimizer.load_state_dict(checkpoint.optimizer)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            what = f"The optimiser state in {checkpoint.path}"
-            raise UserError(f"{what} does not fit this configuration: {error}.") from error
+            reason = f"does not fit this configuration: {error}"
+            raise UserError(f"The optimiser state in {checkpoint.path} {reason}.") from error
         for group, configured in zip(optimizer.param_groups, settings, strict=True):
             group.update(configured)  # the rates and decays of the configuration, in case they have changed
 

@@ -13,7 +13,10 @@ import torch
 
 
 def derive_seed(*parts: int) -> int:
-    """Combine several integers >= 0, such as (seed, epoch, step, stream), into one 63-bit seed."""
+    """Combine several integers >= 0, such as (seed, epoch, step, stream), into one 63-bit seed.
+
+    Zeros at the end make no difference: (1, 2) gives the seed of (1, 2, 0).
+    """
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 

@@ -20,7 +20,7 @@ from utils.errors import UserError
 
 @pytest.fixture
 def hard(tiny, tmp_path):
-    """The tiny experiment on images whose colours tell nothing, so that settings differ in their figures."""
+    """The tiny experiment on images whose colours tell nothing, so that settings differ in their metrics."""
     root = write_rgbnt201(tmp_path / "hard")
     for seed, path in enumerate(sorted(root.rglob("*.jpg"))):
         write_image(path, seed)
@@ -64,30 +64,30 @@ def test_letters():
     ids=["sdtps", "demo", "early"],
 )
 def test_one_pass_equals_separate_runs(hard, mode, opts):
-    """Seven settings at once, and for each the model itself on images whose absent modalities are noise."""
+    """Seven settings at once, and for each the model itself on images that are empty, or noise that it drops."""
     opts = [*opts, "MODEL.MISSING", mode]
     model, evaluator = make(hard, *opts)
     table = evaluator.score(model, SETTINGS)
     encoded = evaluator.encode(model, SETTINGS)
-    figures = set()
+    scores = set()
     for setting in SETTINGS:
-        separate, of_setting = make(hard, *opts, "TEST.MISS", setting)
-        assert of_setting(separate) == table[setting]
-        figures.add(table[setting]["eval"]["ori"]["mAP"])
+        separate, evaluate = make(hard, *opts, "TEST.MISS", setting)
+        assert evaluate(separate) == table[setting]
+        scores.add(table[setting]["eval"]["ori"]["mAP"])
 
         present = ~torch.tensor(absent_modalities(setting))
         descriptors = []
         for batch in evaluator.loader:
             images = evaluator.transform(batch.images, batch.present)
-            there = present.expand(len(batch), 3)
-            noisy = torch.where(there[..., None, None, None], images, torch.randn_like(images))
-            views = [noisy, noisy.flip(-1)] if evaluator.flip else [noisy]
+            instead = torch.randn_like(images) if mode == "drop" else torch.zeros_like(images)
+            images = torch.where(present[:, None, None, None], images, instead)
+            augmented = [images, images.flip(-1)] if evaluator.flip else [images]
             with torch.inference_mode():
-                outputs = [model(view, batch.camera, there).descriptors for view in views]
-            descriptors.append({name: sum(o[name] for o in outputs) / len(views) for name in outputs[0]})
+                outputs = [model(i, batch.camera, present.expand(len(batch), 3)).descriptors for i in augmented]
+            descriptors.append({name: sum(o[name] for o in outputs) / len(outputs) for name in outputs[0]})
         for name, found in encoded[setting].descriptors.items():
             torch.testing.assert_close(found, torch.cat([p[name] for p in descriptors]), rtol=1e-4, atol=1e-5)
-    assert len(figures) > 4, "the settings differ"
+    assert len(scores) > 4, "the settings differ"
     if mode == "drop":
         ori = encoded["rt"].descriptors["ori"].unflatten(1, (3, -1))
         assert not ori[:, [0, 2]].any() and ori[:, 1].any()

@@ -22,7 +22,7 @@ def test_the_columns_of_the_table_are_aligned():
     rows = [result_row("last", {"eval": {"ori": METRICS, "all": METRICS | {"mAP": 100.0}}})]
     assert format_table(rows).splitlines() == [
         "model  feature    mAP    R1    R5   R10  mINP",
-        "----------------------------------------------",
+        "---------------------------------------------",
         "last   ori       50.0  40.0  60.0  70.0  30.0",
         "       all      100.0  40.0  60.0  70.0  30.0",
     ]

@@ -121,7 +121,7 @@ def test_bad_input_is_one_paragraph(tiny, capsys, argv, message):
 def test_weights_of_another_model_are_refused(tiny, tmp_path, capsys):
     assert run(train_net, "--config_file", tiny, "SOLVER.MAX_EPOCHS", 2) == 0
     other = ["--config_file", tiny, "MODEL.SDTPS_USE_GUMBEL", False, "MODEL.SDTPS_USE_PREDICTOR", False]
-    assert "unexpected: sdtps.sparse" in fails(capsys, test_net, *other)
+    assert "unexpected: branches.sdtps.selection.score.predictor" in fails(capsys, test_net, *other)
     argv = ["--config_file", tiny, "--weights", tmp_path / "none.pth"]
     assert "There is no checkpoint" in fails(capsys, test_net, *argv)
 

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from data.loading import augment
 from tests.helpers.runs import make_trainer
 
 # Operations of which the host needs the result or its size.
@@ -58,8 +57,7 @@ def trainer_and_batch(tmp_path, rgbnt201):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_no_operation_of_a_step_needs_its_result_on_the_host(trainer_and_batch, variant, monkeypatch):
-    monkeypatch.setattr(augment, "_on_host", lambda _images: False)  # augment as on a GPU
+def test_no_operation_of_a_step_needs_its_result_on_the_host(trainer_and_batch, variant):
     trainer, batch = trainer_and_batch(VARIANTS[variant])
     with Reads() as reads:
         trainer.train_step(batch)

@@ -29,7 +29,7 @@ def inject(where: str, value: float) -> None:
                 state.model.backbone.vit.blocks[0].norm1.weight.data[3] = value
             elif where == "loss":
                 loss = trainer.loss
-                trainer.loss = lambda *inputs: {name: loss_ * value for name, loss_ in loss(*inputs).items()}
+                trainer.loss = lambda *inputs: {name: item * value for name, item in loss(*inputs).items()}
             else:
                 state.model.backbone.vit.blocks[0].norm1.weight.register_hook(lambda grad: grad + value)
         return step(trainer, batch)
