@@ -40,10 +40,10 @@ def test_every_experiment(config, roots, tmp_path):
     name = config.parent.name
     size = [64, 32] if name == "RGBNT201" else [32, 64]
     keys = {"DATASETS.ROOT_DIR": roots[name], "INPUT.SIZE_TRAIN": size, "INPUT.SIZE_TEST": size}
-    figures = train(config, tmp_path / "out", **keys)
+    metrics = train(config, tmp_path / "out", **keys)
     branches = {"DeMo": "moe", "DeMo_original": "moe", "Baseline": "ori"}
-    assert branches.get(config.stem, "sdtps") in figures
-    assert all(0 < of_pattern["mAP"] <= 100 for of_pattern in figures.values())
+    assert branches.get(config.stem, "sdtps") in metrics
+    assert all(0 < descriptor["mAP"] <= 100 for descriptor in metrics.values())
 
 
 @pytest.mark.parametrize("mode", ["zero", "drop"])
@@ -61,6 +61,6 @@ def test_a_manifest_of_three_two_or_one_modalities(absent, mode, tmp_path):
         "MODEL.HDM": True,
         "MODEL.ATM": True,
     }
-    figures = train(CONFIGS / "RGBNT201" / "DeMo_SDTPS.yml", tmp_path / "out", **keys)
-    assert set(figures) == {"ori", "moe", "sdtps", "all"}
+    metrics = train(CONFIGS / "RGBNT201" / "DeMo_SDTPS.yml", tmp_path / "out", **keys)
+    assert set(metrics) == {"ori", "moe", "sdtps", "all"}
     assert (tmp_path / "own" / ".decoded").is_dir()

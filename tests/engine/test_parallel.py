@@ -1,4 +1,4 @@
-"""Runs of two processes on the CPU against runs of one: the same losses, weights, figures and ends."""
+"""Runs of two processes on the CPU against runs of one: they give the same losses, weights, metrics and exit codes."""
 
 import json
 import os

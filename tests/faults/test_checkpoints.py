@@ -248,7 +248,7 @@ def test_the_scripts_refuse_in_one_paragraph_and_lose_nothing(launch, small, tra
 
 @pytest.mark.slow
 @pytest.mark.parametrize("epochs", [2, 3])
-def test_a_run_goes_on_in_another_folder_without_the_figures_of_the_first(launch, small, trained, tmp_path, epochs):
+def test_a_run_goes_on_in_another_folder_without_the_metrics_of_the_first(launch, small, trained, tmp_path, epochs):
     argv = ["--config_file", small, "--resume", trained / "last.pth", "OUTPUT_DIR", tmp_path / "other"]
     run = launch("train_net", *argv, "SOLVER.MAX_EPOCHS", epochs)
     run.ends_well()

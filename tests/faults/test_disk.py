@@ -114,7 +114,7 @@ def test_a_disk_that_is_full_from_the_start(launch, small, tmp_path):
 @pytest.mark.parametrize("script", ["train_net", "test_net"])
 @pytest.mark.parametrize("place", ["file", "file/below"])
 def test_a_file_in_the_place_of_output_dir(launch, small, tmp_path, script, place):
-    """Also for test_net.py: refused before an evaluation whose figures would have nowhere to go."""
+    """Also for test_net.py: refused before an evaluation whose metrics could not be written."""
     (tmp_path / "file").write_text("mine")
     torch.save({}, tmp_path / "w.pth")
     weights = ["--weights", tmp_path / "w.pth"] if script == "test_net" else []

@@ -96,15 +96,15 @@ def die_in_saving(name: str, moment: str) -> None:
 
 
 def assert_equal_runs(first, second):
-    """The same files with the same weights, optimiser states and figures; nothing half written left."""
+    """The same files with the same weights, optimiser states and metrics; nothing half written left."""
     assert records(first) == records(second)
     for name in ("last.pth", "previous.pth", "best.pth"):
         one, two = (torch.load(folder / name, weights_only=True) for folder in (first, second))
         assert one["epoch"] == two["epoch"] and one["model"].keys() == two["model"].keys()
         assert all(torch.equal(one["model"][key], two["model"][key]) for key in one["model"])
         if "optimizer" in one:
-            for of_one, of_two in zip(*(c["optimizer"]["state"].values() for c in (one, two)), strict=True):
-                assert all(torch.equal(of_one[key], of_two[key]) for key in of_one)
+            for state, other in zip(*(c["optimizer"]["state"].values() for c in (one, two)), strict=True):
+                assert all(torch.equal(state[key], other[key]) for key in state)
     results = [json.loads((folder / "results.json").read_text())["rows"] for folder in (first, second)]
     assert results[0] == results[1]
     assert not list(second.rglob("*.tmp"))
@@ -112,7 +112,7 @@ def assert_equal_runs(first, second):
 
 @pytest.mark.slow
 def test_killed_twenty_times_it_ends_in_the_same_weights(launch, tiny, tmp_path):
-    """Twelve times at a random moment from outside, eight times at a moment of saving; one run, never started anew."""
+    """Twelve times at a random moment from outside, eight times at a moment of saving, and always the same run."""
     whole, out = tmp_path / "whole", tmp_path / "out"
     argv = ["--config_file", tiny, "--resume", "auto", "SOLVER.MAX_EPOCHS", EPOCHS]
     launch("train_net", *argv, "OUTPUT_DIR", whole, before=(let_the_score_rise,)).ends_well()

@@ -35,6 +35,6 @@ def test_published_figures_of_vit_b_16(branches, giga):
     model = build_model(get_cfg(None, opts), num_classes=171, num_cameras=4)
     found = count_complexity(model, size_hw=(256, 128))
     assert found.layer_macs / 1e9 == pytest.approx(giga, abs=0.005)
-    of_hdm = 2 * 12 * 129 * 512 if "HDM" in branches else 0  # seven queries over 3 x 1 + 3 x 2 + 3 x 1 modalities
-    assert found.attention_macs == 3 * 12 * 2 * 129**2 * 768 + of_hdm
+    hdm_macs = 2 * 12 * 129 * 512 if "HDM" in branches else 0  # seven queries over 3 x 1 + 3 x 2 + 3 x 1 modalities
+    assert found.attention_macs == 3 * 12 * 2 * 129**2 * 768 + hdm_macs
     assert torch.is_grad_enabled() and model.training

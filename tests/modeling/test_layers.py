@@ -71,13 +71,13 @@ def test_fewer_than_two_entries_take_the_running_statistics(number):
 def test_an_absent_part_moves_no_statistic_of_a_head():
     """Rows whose second half is absent, and holds anything, leave its statistics to the other rows."""
     torch.manual_seed(0)
-    feature, there = torch.randn(6, 4), torch.ones(6, 2, dtype=torch.bool)
-    there[:3, 1] = False
+    feature, present = torch.randn(6, 4), torch.ones(6, 2, dtype=torch.bool)
+    present[:3, 1] = False
     heads = [BNNeckHead(4, 3) for _ in range(2)]
     heads[1].load_state_dict(heads[0].state_dict())
     poisoned = feature.clone()
     poisoned[:3, 2:] = 1e6
-    (necked, logits), (of_poisoned, logits_of_poisoned) = heads[0](feature, there), heads[1](poisoned, there)
-    assert torch.equal(necked, of_poisoned) and torch.equal(logits, logits_of_poisoned)
+    (necked, logits), (poisoned_necked, poisoned_logits) = heads[0](feature, present), heads[1](poisoned, present)
+    assert torch.equal(necked, poisoned_necked) and torch.equal(logits, poisoned_logits)
     assert not necked[:3, 2:].any()
     torch.testing.assert_close(heads[0].neck.running_mean[2:], 0.1 * feature[3:, 2:].mean(0))

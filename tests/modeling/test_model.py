@@ -92,7 +92,7 @@ BRANCHES = {
     "atmoe": ["MODEL.HDM", True, "MODEL.ATM", True],
     "sdtps": SDTPS,
     "gumbel": [*SDTPS, "MODEL.SDTPS_USE_GUMBEL", True, "MODEL.SDTPS_DETACH_ATTENTION", False],
-    "early": [*SDTPS, "MODEL.SDTPS_BLOCK", 1],
+    "inside": [*SDTPS, "MODEL.SDTPS_BLOCK", 1],
     "everything": [*SDTPS, "MODEL.DIRECT", 0, "MODEL.GLOBAL_LOCAL", 1, "MODEL.HDM", 1, "MODEL.ATM", 1],
 }
 
@@ -180,7 +180,7 @@ def test_a_lone_modality_scores_with_its_own_global():
     torch.testing.assert_close(model(images, camera, PRESENT).selection.score[2][2], expected)
 
 
-SELECTIONS = {"": [], **{name: BRANCHES[name] for name in ("sdtps", "gumbel", "early")}}
+SELECTIONS = {"": [], **{name: BRANCHES[name] for name in ("sdtps", "gumbel", "inside")}}
 FUSIONS = {"": [], **{name: BRANCHES[name] for name in ("hdm", "atmoe")}}
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from solver.schedule import EpochSchedule, lr_factor, lr_noise, original_lr
 
 
-def optimizer_of(*rates):
+def make_optimizer(*rates):
     return torch.optim.SGD([{"params": [nn.Parameter(torch.ones(1))], "lr": r, "base_lr": r} for r in rates])
 
 
@@ -61,12 +61,12 @@ def test_original_warms_every_group_up_from_one_absolute_rate():
 def test_original_with_noise_is_timms_schedule():
     """The CLIP recipe: BASE_LR 3.5e-4, biases at twice that, tower 5e-6, warm-up from 0.1 x BASE_LR."""
     rates = (5e-6, 3.5e-4, 7e-4)
-    reference = optimizer_of(*rates)
+    reference = make_optimizer(*rates)
     timms = CosineLRScheduler(
         reference, t_initial=50, lr_min=3.5e-7, warmup_t=10, warmup_lr_init=3.5e-5, cycle_limit=1,
         noise_range_t=0, noise_pct=0.67, noise_std=1.0, noise_seed=1111,
     )  # fmt: skip
-    optimizer = optimizer_of(*rates)
+    optimizer = make_optimizer(*rates)
     schedule = EpochSchedule(
         optimizer,
         lambda epoch: 1 + lr_noise(epoch, 1111, 0.67),
@@ -95,7 +95,7 @@ def test_noise_is_bounded_and_a_function_of_seed_and_epoch():
 
 
 def test_schedule_sets_each_group_from_its_own_rate_and_keeps_no_state():
-    optimizer = optimizer_of(1.0, 0.1)
+    optimizer = make_optimizer(1.0, 0.1)
     schedule = EpochSchedule(optimizer, lambda epoch: 0.5**epoch)
     for epoch in (2, 0, 2):
         schedule.set_epoch(epoch)

@@ -69,8 +69,8 @@ def test_gradients_are_nearer_to_those_of_float32_than_plain_autocast():
     def gradients(autocast, block):
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             tokens, _ = backbone.embed(IMAGES, CAMERA)
-            for of_backbone in backbone.vit.blocks:
-                tokens = block(of_backbone, tokens)
+            for copied in backbone.vit.blocks:
+                tokens = block(copied, tokens)
         found = torch.autograd.grad(tokens.float().square().sum(), weights)
         return torch.cat([gradient.flatten() for gradient in found])
 

@@ -70,8 +70,8 @@ def test_each_modality_is_scored_with_its_own_and_the_others_globals():
     torch.manual_seed(0)
     sdtps, tokens = make_sdtps(20, 16).eval(), torch.randn(2, 3, 17, 20)
     before = sdtps(tokens)[1].score
-    for place, changed in ((0, [True, True, True]), (5, [False, False, True])):
+    for position, changed in ((0, [True, True, True]), (5, [False, False, True])):
         other = tokens.clone()
-        other[:, 2, place] += 1.0
+        other[:, 2, position] += 1.0
         after = sdtps(other)[1].score
         assert [not torch.equal(a, b) for a, b in zip(before, after, strict=True)] == changed
