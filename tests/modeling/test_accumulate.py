@@ -1,4 +1,4 @@
-"""Less memory, the same gradient: the batch in parts (SOLVER.ACCUMULATE), and MODEL.GRAD_CHECKPOINTING."""
+"""SOLVER.ACCUMULATE and MODEL.GRAD_CHECKPOINTING save memory and leave the gradient as it is."""
 
 import weakref
 
@@ -21,7 +21,7 @@ def make(*opts):
 
 
 def step(model, loss, *, seed=5, dtype=None):
-    """Losses and gradients by name of one step with a triplet loss, whose pairs cross the parts."""
+    """Take one step with a triplet loss, whose pairs cross the parts; return losses and gradients by name."""
     torch.manual_seed(1)
     images, camera = torch.randn(BATCH, 3, 3, 64, 32), torch.arange(BATCH) % 2
     pid = torch.arange(BATCH) // 2
@@ -44,7 +44,7 @@ def assert_equal(actual, expected, **tolerance):
 
 @pytest.mark.parametrize("parts", [2, 3, 8])
 def test_parts_give_the_losses_and_gradients_of_the_whole_batch(parts):
-    """Float32 sums in another order: gradients are of the order of 1e-2, their rounding of 1e-8."""
+    """The sums run in another order in float32: gradients are of the order of 1e-2, their rounding of 1e-8."""
     whole, in_parts = (
         step(*make("MODEL.USE_SDTPS", True)),
         step(*make("MODEL.USE_SDTPS", True, "SOLVER.ACCUMULATE", parts)),
@@ -81,7 +81,7 @@ def test_the_activations_of_one_part_live_at_a_time():
 
 
 def test_autocast_sums_the_gradients_of_the_parts_in_float32():
-    """The parts' gradients of a weight are of bf16, but their sum has digits that bf16 has not."""
+    """The parts give a weight bf16 gradients, but their sum has digits that bf16 cannot hold."""
     _, whole = step(*make(), dtype=torch.bfloat16)
     _, in_parts = step(*make("SOLVER.ACCUMULATE", 4), dtype=torch.bfloat16)
     name = "backbone.vit.blocks.0.mlp.fc1.weight"
@@ -102,7 +102,7 @@ def test_evaluation_takes_the_batch_whole():
 
 @pytest.mark.parametrize("parts", [1, 2])
 def test_checkpointed_blocks_give_the_same_gradients(parts):
-    """Bit by bit, drop path included: it is the same computation twice."""
+    """The gradients are bit-equal, drop path included, because it is the same computation twice."""
     opts = ["MODEL.DROP_PATH", 0.5, "SOLVER.ACCUMULATE", parts]
     (model, loss), (checkpointed, _) = make(*opts), make(*opts, "MODEL.GRAD_CHECKPOINTING", True)
     calls = []

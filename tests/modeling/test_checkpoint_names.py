@@ -1,4 +1,4 @@
-"""Names of parameters from before branches were parts; checkpoints of that time are in tests/engine."""
+"""Former names of parameters are mapped to today's; whole checkpoints of that time are tested in tests/engine."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The counter against multiply-adds added up by hand."""
+"""The counter finds the multiply-adds that are added up by hand."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def test_counts_of_a_tiny_vit_by_hand():
     ],
 )
 def test_published_figures_of_vit_b_16(branches, giga):
-    """33.25 G leaves the attention's own products out: 3 modalities x 12 blocks x 2 x 129^2 x 768 = 0.92 G."""
+    """The 33.25 G leave out the attention's own products: 3 modalities x 12 blocks x 2 x 129^2 x 768 = 0.92 G."""
     opts = [word for key in branches for word in (f"MODEL.{key}", True)]
     model = build_model(get_cfg(None, opts), num_classes=171, num_cameras=4)
     found = count_complexity(model, size_hw=(256, 128))

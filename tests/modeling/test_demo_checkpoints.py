@@ -1,4 +1,4 @@
-"""Checkpoints of the original code give its features; what does not fit names the key that does."""
+"""Checkpoints of the original code give its features, and one that does not fit names the key to change."""
 
 import json
 from functools import partial
@@ -27,7 +27,7 @@ def build(*opts, name="ViT-Test-CLIP"):
 
 
 def load(content, *opts, **names):
-    """The model that the checkpoint and a configuration make, in evaluation mode."""
+    """Load the checkpoint into the model of a configuration, in evaluation mode."""
     content = from_original(content, "demo.pth", build(*opts, **names))
     model = build(*opts, **names)(num_classes=len(content["pids"]), num_cameras=content["num_cameras"])
     model.load_state_dict(content["model"])
@@ -183,7 +183,7 @@ def test_a_file_that_is_not_whole_names_the_tensors(change, message):
 
 
 def test_the_script_evaluates_one(tiny, tmp_path, capsys):
-    """Classes and cameras are those of the file, not of the data (6 and 2)."""
+    """The model has the classes and cameras of the file, not those of the data (6 and 2)."""
     torch.manual_seed(0)
     torch.save(original_state(clip=False, classes=9, cameras=4, sdtps=3), tmp_path / "demo.pth")
     for source in (["--weights", str(tmp_path / "demo.pth")], ["TEST.WEIGHT", str(tmp_path / "demo.pth")]):

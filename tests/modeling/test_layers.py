@@ -1,4 +1,4 @@
-"""Batch normalisation of what counts, against torch's own on what counts alone."""
+"""Batch normalisation of the present entries equals torch's own on these entries alone."""
 
 import pytest
 import torch
@@ -19,24 +19,24 @@ def make():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_each_channel_is_torchs_on_its_counted_entries(training):
-    norm, x, counted = make()
+def test_each_channel_is_torchs_on_its_present_entries(training):
+    norm, x, present = make()
     reference = BatchNorm(D)
     reference.load_state_dict(norm.state_dict())
     x.requires_grad_()
-    found = norm.train(training)(x, counted)
+    found = norm.train(training)(x, present)
     weights = torch.randn(B, D)
     (found * weights).sum().backward()
     gradient = x.grad.clone()
     x.grad = None
-    assert not found[~counted].any() and not gradient[~counted].any()
+    assert not found[~present].any() and not gradient[~present].any()
 
     total = 0.0
     for d in range(D):
         channel = nn.BatchNorm1d(1).train(training)
         for name in ("weight", "bias", "running_mean", "running_var"):
             getattr(channel, name).data.copy_(getattr(reference, name)[d : d + 1])
-        rows = counted[:, d]
+        rows = present[:, d]
         expected = channel(x[rows, d : d + 1])
         torch.testing.assert_close(found[rows, d : d + 1], expected)
         torch.testing.assert_close(norm.running_mean[d : d + 1], channel.running_mean)
@@ -46,7 +46,7 @@ def test_each_channel_is_torchs_on_its_counted_entries(training):
     torch.testing.assert_close(gradient, x.grad)
 
 
-def test_all_counted_is_the_plain_normalisation():
+def test_all_present_is_the_plain_normalisation():
     norm, x, _ = make()
     other = BatchNorm(D)
     other.load_state_dict(norm.state_dict())
@@ -57,11 +57,11 @@ def test_all_counted_is_the_plain_normalisation():
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_fewer_than_two_entries_take_the_running_statistics(number):
-    norm, x, counted = make()
-    counted[:, 2] = False
-    counted[:number, 2] = True
+    norm, x, present = make()
+    present[:, 2] = False
+    present[:number, 2] = True
     mean, var = norm.running_mean.clone(), norm.running_var.clone()
-    found = norm(x, counted)
+    found = norm(x, present)
     assert found.isfinite().all()
     assert norm.running_mean[2] == mean[2] and norm.running_var[2] == var[2]
     expected = (x[:number, 2] - mean[2]) / torch.sqrt(var[2] + norm.eps) * norm.weight[2] + norm.bias[2]
@@ -69,7 +69,7 @@ def test_fewer_than_two_entries_take_the_running_statistics(number):
 
 
 def test_an_absent_part_moves_no_statistic_of_a_head():
-    """Rows whose second half is absent, and holds anything, leave its statistics to the other rows."""
+    """Rows whose second half is absent leave its statistics to the other rows, whatever they hold there."""
     torch.manual_seed(0)
     feature, present = torch.randn(6, 4), torch.ones(6, 2, dtype=torch.bool)
     present[:3, 1] = False

@@ -1,4 +1,4 @@
-"""Losses against formulas written out by hand."""
+"""The losses equal their formulas, written out by hand."""
 
 import math
 
@@ -15,7 +15,7 @@ def make_loss(identity=1.0, triplet=1.0, head_weights=()):
 
 
 def test_batch_hard_triplet_by_hand():
-    """Points on a line at 0, 1 (identity 7) and 4, 6 (identity 9)."""
+    """The points lie on a line at 0, 1 (identity 7) and 4, 6 (identity 9)."""
     feature = torch.tensor([[0.0], [1.0], [4.0], [6.0]])
     pid = torch.tensor([7, 7, 9, 9])
     gaps = [1 - 4, 1 - 3, 2 - 3, 2 - 5]  # hardest positive - hardest negative, anchor by anchor
@@ -58,7 +58,7 @@ def test_named_weighted_losses():
 
 
 def test_samples_that_are_not_present_are_neither_anchor_nor_positive_nor_negative():
-    """Points 0, 1 (identity 7) and 4, 6 (identity 9) and, not present, one of each in the way."""
+    """The points are 0, 1 (identity 7), 4, 6 (identity 9) and one absent sample of each in the way."""
     feature = torch.tensor([[0.0], [1.0], [4.0], [6.0], [9.0], [0.5]], requires_grad=True)
     pid, present = torch.tensor([7, 7, 9, 9, 7, 9]), torch.tensor([True] * 4 + [False] * 2)
     loss = batch_hard_triplet(feature, pid, margin=1.5, present=present)

@@ -1,4 +1,4 @@
-"""The composed model: branches, heads, descriptors, missing modalities."""
+"""The composed model has the right branches, heads and descriptors, also where modalities are absent."""
 
 import itertools
 
@@ -98,7 +98,7 @@ BRANCHES = {
 
 
 def step(opts, images, camera, present, training=True):
-    """Everything a model gives out, its losses and the gradients of its parameters."""
+    """Return everything that a model gives, its losses and the gradients of its parameters."""
     model = make(*opts).train(training)
     torch.manual_seed(2)
     output = model(images, camera, present)
@@ -134,7 +134,7 @@ def test_dropping_nothing_changes_nothing(opts):
 
 @pytest.mark.parametrize("neck_feat", ["before", "after"])
 def test_a_dropped_modality_is_zero_in_every_descriptor(neck_feat):
-    """Image 2 has TI alone. ori and sdtps: a part per modality; moe: per subset, of which R, N and RN are empty."""
+    """Image 2 has TI alone. ori and sdtps have a part per modality, moe one per subset; R, N and RN are empty."""
     model = make(*SDTPS, "MODEL.HDM", True, *DROP, "TEST.NECK_FEAT", neck_feat).eval()
     for head in model.heads.values():
         head.neck.running_mean.fill_(0.5)  # the neck moves zeros
@@ -270,7 +270,7 @@ def trainable(model):
 
 
 def test_published_parameter_counts():
-    """ViT-B-16, 171 identities, 4 cameras. SDTPS adds its own parameters and those of its head."""
+    """ViT-B-16 has 171 identities and 4 cameras here. SDTPS adds its own parameters and those of its head."""
     baseline = trainable(full_size(*CAMERA))
     assert baseline == 86_407_680  # 86.41 M
     pife = [*CAMERA, "MODEL.GLOBAL_LOCAL", True]

@@ -1,4 +1,4 @@
-"""The precision of attention under autocast on a CPU: float32 where a gradient passes, and only there."""
+"""Under autocast on a CPU attention is computed in float32 where a gradient passes, and only there."""
 
 from contextlib import nullcontext
 
@@ -13,7 +13,7 @@ IMAGES, CAMERA = torch.randn(2, 3, 3, 64, 32, generator=torch.Generator().manual
 
 
 class Watch(TorchDispatchMode):
-    """Collects the types in which attention is computed, forward and backward."""
+    """Collect the types in which attention is computed, forward and backward."""
 
     def __init__(self):
         super().__init__()
@@ -61,7 +61,7 @@ def test_without_autocast_and_on_a_card_nothing_is_changed():
 
 
 def test_gradients_are_nearer_to_those_of_float32_than_plain_autocast():
-    """Not only faster: the weights' gradients lose nothing."""
+    """It is not only faster: the gradients of the weights lose no precision."""
     torch.manual_seed(0)
     backbone = make_backbone("ViT-Test", img_size=(64, 32)).train()
     weights = list(backbone.vit.blocks.parameters())
@@ -69,8 +69,8 @@ def test_gradients_are_nearer_to_those_of_float32_than_plain_autocast():
     def gradients(autocast, block):
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             tokens, _ = backbone.embed(IMAGES, CAMERA)
-            for copied in backbone.vit.blocks:
-                tokens = block(copied, tokens)
+            for module in backbone.vit.blocks:
+                tokens = block(module, tokens)
         found = torch.autograd.grad(tokens.float().square().sum(), weights)
         return torch.cat([gradient.flatten() for gradient in found])
 

@@ -1,4 +1,4 @@
-"""Weights from every format give CLIP's own tokens; anything that does not fit is refused whole."""
+"""Weights of every format give CLIP's own tokens, and a file that does not fit is refused as a whole."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The backbone against timm's own forward, CLIP's written out, and arithmetic."""
+"""The backbone equals timm's own forward pass, CLIP's written out, and plain arithmetic."""
 
 import pytest
 import torch
@@ -151,7 +151,7 @@ def test_global_and_patches_are_timms_and_every_parameter_learns(monkeypatch, ti
 
 
 def keep_all(tokens, present):
-    """A reducer that drops nothing."""
+    """Reduce nothing."""
     return tokens[:, :, 1:], present
 
 

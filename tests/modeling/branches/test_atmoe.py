@@ -1,4 +1,4 @@
-"""ATMoE against separate gates and experts, head by head and feature by feature."""
+"""ATMoE equals separate gates and experts, head by head and feature by feature."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ D = C // H
 
 
 def make():
-    """An ATMoE whose normalisations have seen data and have weights of their own, and features."""
+    """Make an ATMoE whose normalisations have seen data and have random weights, and features for it."""
     torch.manual_seed(0)
     moe = ATMoE(C, num_heads=H)
     for norm in (moe.gate.reduce[2], moe.experts.norm):
@@ -25,7 +25,7 @@ def make():
 
 
 def expert_of(moe, head, feature):
-    """The expert of a head and a feature as a module of its own, with a copy of its weights."""
+    """Return the expert of a head and a feature as a separate module, with a copy of its weights."""
     expert = nn.Sequential(nn.Linear(D, D), QuickGELU(), nn.BatchNorm1d(D))
     start = (head * F + feature) * D
     with torch.no_grad():
@@ -37,7 +37,7 @@ def expert_of(moe, head, feature):
 
 
 def reference(moe, features):
-    """Straight from the formulas; the gate in numbers, the experts one by one."""
+    """Follow the formulas, with the gate in plain arithmetic and the experts one by one."""
     linear, _, norm = moe.gate.reduce
     joined = nn.functional.linear(features.reshape(len(features), F * C), linear.weight, linear.bias)
     joined = joined * torch.sigmoid(1.702 * joined)
@@ -143,7 +143,7 @@ def test_heads_that_do_not_divide_the_width_are_refused(heads):
 
 
 def test_size_is_that_of_the_publication():
-    """Rows C and D of DeMo's ablation: 95.96 -> 98.79 M parameters, with HEAD 4."""
+    """Rows C and D of DeMo's ablation say 95.96 -> 98.79 M parameters, with HEAD 4."""
     parameters = sum(p.numel() for p in ATMoE(512, num_heads=4).parameters())
     gate = (3584 * 512 + 512) + 2 * 512 + 2 * 512 * 512
     experts = 4 * 7 * (128 * 128 + 128 + 2 * 128)

@@ -1,4 +1,4 @@
-"""HDM against separate attentions called one by one."""
+"""HDM equals separate attentions that are called one by one."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ B, M, L, C = 4, 3, 5, 24
 
 
 def make(**options):
-    """An HDM with biases that are not 0, and tokens."""
+    """Make an HDM with biases that are not 0, and tokens for it."""
     torch.manual_seed(0)
     hdm = HDM(C, num_heads=2, **options)
     for attention in hdm.attention.values():
@@ -24,15 +24,15 @@ def make(**options):
 
 
 def reference(hdm, tokens, present=None):
-    """One sample and one subset at a time, by torch's own attention over the tokens that are there."""
+    """Attend with torch's own module, one sample and one subset at a time, to the modalities that are present."""
     rows = []
     for b in range(len(tokens)):
         for s, (name, members) in enumerate(MEMBERS.items()):
             attention = nn.MultiheadAttention(C, 2, batch_first=True)
             attention.load_state_dict(hdm.attention[name].state_dict())
-            there = [tokens[b, m] for m in members if present is None or present[b, m]]
-            if there:
-                joined = torch.cat(there)[None]
+            attended = [tokens[b, m] for m in members if present is None or present[b, m]]
+            if attended:
+                joined = torch.cat(attended)[None]
                 rows.append(attention(hdm.queries[s][None, None], joined, joined)[0].flatten())
             else:
                 rows.append(torch.zeros(C))
@@ -112,7 +112,7 @@ def test_autocast_is_finite_and_close(dtype):
 
 
 def test_size_and_cost_are_those_of_the_publication():
-    """Rows B and C of DeMo's ablation: 87.99 -> 95.96 M parameters, 33.25 -> 34.07 G multiply-adds."""
+    """Rows B and C of DeMo's ablation say 87.99 -> 95.96 M parameters, 33.25 -> 34.07 G multiply-adds."""
     hdm = HDM(512)
     assert hdm.attention["R"].num_heads == 8
     parameters = sum(p.numel() for p in hdm.parameters())

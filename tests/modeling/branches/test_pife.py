@@ -1,4 +1,4 @@
-"""PIFE against its formula, modality by modality."""
+"""PIFE equals its formula, modality by modality."""
 
 import pytest
 import torch
@@ -48,7 +48,7 @@ def test_modalities_are_data(modalities):
 
 
 def test_size_is_that_of_the_publication():
-    """Rows A and B of DeMo's ablation: 86.41 -> 87.99 M parameters."""
+    """Rows A and B of DeMo's ablation say 86.41 -> 87.99 M parameters."""
     parameters = sum(p.numel() for p in PIFE(512).parameters())
     assert parameters == 3 * (2 * 1024 + 1024 * 512 + 512) == 1_580_544
     assert 86.41 + parameters / 1e6 == pytest.approx(87.99, abs=0.01)

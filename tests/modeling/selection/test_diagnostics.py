@@ -1,4 +1,4 @@
-"""The metrics of a patch selection, each by a case worked by hand, and their record in a run."""
+"""Each metric of a patch selection equals a case worked by hand, and a run records them."""
 
 import math
 from pathlib import Path
@@ -29,7 +29,7 @@ NO_SCALER = torch.amp.GradScaler("cpu", enabled=False)
 
 
 def test_common_share_by_hand():
-    """Of four patches each keeps two: {0, 1}, {1, 2}, {1, 3}: one of two is common; without the third as well."""
+    """Each keeps two of four patches, {0, 1}, {1, 2} and {1, 3}: one of two is common, without the third as well."""
     kept = kept_mask(torch.tensor([[[0, 1], [2, 1], [1, 3]], [[0, 1], [0, 1], [2, 3]]]), 4)
     assert kept[0].int().tolist() == [[1, 1, 0, 0], [0, 1, 1, 0], [0, 1, 0, 1]]
     everyone, without_third = torch.tensor([[True] * 3] * 2), torch.tensor([[True, True, False]] * 2)
@@ -44,7 +44,7 @@ def test_entropy_by_hand():
 
 
 def test_correlation_by_hand():
-    """Deviations (-1, 0, 1) and (-1, 1, 0): 1 / 2. A constant row has none, whatever its rounding."""
+    """The deviations (-1, 0, 1) and (-1, 1, 0) give 1 / 2. A constant row has no correlation, whatever its rounding."""
     first = torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])
     second = torch.tensor([[0.0, 2.0, 1.0], [5.0, 3.0, 1.0], [0.7, 0.7, 0.7000001]])
     found = correlation(first, second)
@@ -70,7 +70,7 @@ def test_gradient_norm_is_that_of_the_unscaled_gradient():
 
 
 def selection(predicted=True):
-    """One image, M 3, N 4, S 2, T 1; the third modality's metrics would be others."""
+    """Make a selection of one image (M 3, N 4, S 2, T 1), in which the third modality differs from the others."""
     even, third = [[0.0, 0.0, 0.0, 0.0]], [[math.log(2), 0.0, 0.0, 0.0]]
     rising, zigzag = torch.tensor([[0.0, 0.1, 0.2, 0.3]]), torch.tensor([[0.0, 1.0, 0.0, 1.0]])
     parts = {"predicted": (rising, rising, rising), "attention": (2 * rising, -rising, zigzag)}
@@ -97,7 +97,7 @@ def test_metrics_of_a_batch_leave_absent_modalities_out():
 
 
 def observed(kept):
-    """A model's output of which only the selection matters."""
+    """Wrap a selection in the output of a model."""
     return ReIDOutput(torch.zeros(1, 1), {}, {}, {}, {}, kept)
 
 
@@ -164,7 +164,7 @@ def test_moved_counts_present_modalities_since_the_evaluation_before():
 
 
 def train(config, *opts):
-    """The records of a run."""
+    """Train, and return the records of the run."""
     assert run(train_net, "--config_file", config, *opts) == 0
     return records(Path(get_cfg(config, opts).OUTPUT_DIR))
 

@@ -1,4 +1,4 @@
-"""The gradient that reaches the score: the bounded mask against references, and what the -1e10 form does instead."""
+"""The gradient that reaches the score is bounded and right, and that of the -1e10 form is not."""
 
 import pytest
 import torch
@@ -10,12 +10,12 @@ from tests.helpers.selection import make_sdtps
 
 
 def textbook(logits, mask):
-    """W = D exp(l) / sum(D exp(l)), written out, in the precision of its inputs."""
+    """Compute W = D exp(l) / sum(D exp(l)) as it stands, in the precision of its inputs."""
     return mask * logits.exp() / (mask * logits.exp()).sum(-1, keepdim=True)
 
 
 def with_1e10(logits, mask):
-    """The form of the paper and of the public code."""
+    """Compute W in the form of the paper and of the public code."""
     return (logits - (1 - mask) * 1e10).softmax(-1)
 
 
@@ -38,7 +38,7 @@ def test_gradient_equals_autograd_of_the_textbook_form():
 
 
 def test_gradient_in_the_mask_equals_finite_differences():
-    """Of the textbook form in float64: moving D away from 0 or 1 is what its gradient speaks of."""
+    """The differences are those of the textbook form in float64, where D can move away from 0 and 1."""
     torch.manual_seed(0)
     logits, out_weight = torch.randn(1, 3, 8).double(), torch.randn(1, 3, 8).double()
     mask = hard_mask(1, 8, 4).double().requires_grad_()
@@ -53,7 +53,7 @@ def test_gradient_in_the_mask_equals_finite_differences():
 
 
 def predictor_gradient(form, monkeypatch, *, use_gumbel=True, dtype=None, seed=0, tau=1.0):
-    """Norm of the gradient at the RGB predictor: width 512, 128 patches, mean pool, linear, cross-entropy."""
+    """Return the gradient norm at the RGB predictor (width 512, 128 patches, mean pool, linear, cross-entropy)."""
     monkeypatch.setattr("modeling.selection.aggregations.learned.masked_softmax", form)
     torch.manual_seed(seed)
     sdtps = make_sdtps(512, 128, use_gumbel=use_gumbel, gumbel_tau=tau)
@@ -67,7 +67,7 @@ def predictor_gradient(form, monkeypatch, *, use_gumbel=True, dtype=None, seed=0
 
 
 def test_gumbel_gradient_is_sane_and_the_1e10_form_is_not(monkeypatch):
-    """The reason on record: same forward value, gradients a thousand million times apart."""
+    """The forward values are the same, and the gradients differ by a factor of a thousand million."""
     bounded = predictor_gradient(masked_softmax, monkeypatch)
     reference = predictor_gradient(textbook, monkeypatch)
     plain = predictor_gradient(masked_softmax, monkeypatch, use_gumbel=False)

@@ -1,4 +1,4 @@
-"""SDTPS inside the backbone against the same parts called one by one."""
+"""SDTPS inside the backbone equals the same parts called one by one."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def batch(size=3, size_hw=(64, 32)):
 
 
 def embed(model, images, camera):
-    """What enters the first block: (B * M, 1 + N, W), by timm's own parts."""
+    """Compute what enters the first block, (B * M, 1 + N, W), with timm's own parts."""
     vit = model.backbone.vit
     tokens = vit._pos_embed(vit.patch_embed(images.flatten(0, 1)))
     if model.backbone.sie_embed is not None:
@@ -91,7 +91,7 @@ def test_every_trainable_parameter_gets_a_gradient(block):
 
 
 def test_it_makes_the_model_cheaper():
-    """Of 128 patches 48 + 1 go on after the first of three blocks; behind the backbone nothing is saved."""
+    """After the first of three blocks 48 + 1 tokens of 128 go on; behind the backbone nothing is saved."""
     baseline = get_cfg(None, MICRO)
     whole = count_complexity(build_model(baseline, num_classes=5, num_cameras=2), size_hw=(128, 64))
     behind, inside = (count_complexity(make("MODEL.SDTPS_BLOCK", k, base=MICRO), size_hw=(128, 64)) for k in (0, 1))

@@ -1,4 +1,4 @@
-"""The selection of all modalities: sizes, Gumbel in training, autocast, the published number of parameters."""
+"""The selection of all modalities has the right sizes, values in training and evaluation, and parameters."""
 
 import pytest
 import torch

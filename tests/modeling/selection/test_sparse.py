@@ -1,4 +1,4 @@
-"""TokenSparse: the best are kept, the rest is folded into the extra token, equal scores go by index."""
+"""TokenSparse keeps the best patches, folds the rest into the extra token, and sorts equal scores by index."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""The learned aggregation against SEPS eq. 4, worked independently."""
+"""The learned aggregation equals SEPS eq. 4, worked independently."""
 
 import math
 
@@ -10,7 +10,7 @@ from modeling.selection.aggregations.learned import masked_softmax
 
 
 def test_aggregation_by_hand():
-    """Eq. 4 with its parts written out."""
+    """The expected value is eq. 4 with its parts written out."""
     torch.manual_seed(0)
     aggregation, tokens = TokenAggregation(20, 3), torch.randn(1, 6, 20)
     norm, first, _, second = aggregation.mlp

@@ -1,4 +1,4 @@
-"""No aggregation: what comes in goes out."""
+"""Without an aggregation the tokens that come in go out."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""The centre score by hand."""
+"""The centre score equals a case worked by hand."""
 
 import math
 
@@ -9,7 +9,7 @@ from modeling.selection.scores.centre import CentreScore
 
 
 def test_distance_by_hand():
-    """Three rows and three columns; a row counts 0.3 of a column."""
+    """The grid has three rows and three columns, and a row counts 0.3 of a column."""
     value = CentreScore(grid=(3, 3))(torch.zeros(2, 3, 10, 4)).value
     corner, side, above = math.hypot(1, 0.3), 1.0, 0.3
     distance = torch.tensor([[corner, above, corner], [side, 0, side], [corner, above, corner]])

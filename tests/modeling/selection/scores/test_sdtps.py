@@ -1,4 +1,4 @@
-"""The score of SDTPS against SEPS eq. 1-3, worked by hand."""
+"""The score of SDTPS equals SEPS eq. 1-3, worked by hand."""
 
 import math
 
@@ -14,7 +14,7 @@ def make_score(embed_dim, **options):
 
 
 def test_score_by_hand():
-    """Two-dimensional patches whose cosines are known: east, north-east, north. The globals of RGB, NI, TI likewise."""
+    """Patches and globals are two-dimensional and point east, north-east or north, so that their cosines are known."""
     diagonal = math.sqrt(0.5)
     patches = torch.tensor([[2.0, 0.0], [1.0, 1.0], [0.0, 3.0]])
     globals_ = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
@@ -66,7 +66,7 @@ def test_an_absent_modality_scores_nothing():
 
 
 def test_each_modality_is_scored_with_its_own_and_the_others_globals():
-    """Changing TI's global alone changes the scores of all three; changing TI's patches alone those of TI only."""
+    """Changing TI's global changes the scores of all three; changing TI's patches changes those of TI only."""
     torch.manual_seed(0)
     sdtps, tokens = make_sdtps(20, 16).eval(), torch.randn(2, 3, 17, 20)
     before = sdtps(tokens)[1].score
