@@ -71,6 +71,8 @@ def _end_workers() -> None:
 
     multiprocessing would send them SIGTERM, which they ignore, and wait for them forever.
     """
+    if hasattr(signal, "SIGCHLD"):  # torch would report the end of a worker as an error
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for process in multiprocessing.active_children():
         if process.daemon:
             process.kill()
