@@ -28,12 +28,12 @@ from utils import distributed
 
 
 def find_weights(cfg: CfgNode, given: str = "") -> Path:
-    """The checkpoint to evaluate: the `given` one, else TEST.WEIGHT, else OUTPUT_DIR/best.pth."""
+    """Return the checkpoint to evaluate: the `given` one, else TEST.WEIGHT, else OUTPUT_DIR/best.pth."""
     return Path(given or cfg.TEST.WEIGHT or Path(cfg.OUTPUT_DIR) / BEST)
 
 
 def load_model(cfg: CfgNode, data: ReIDData, content: dict[str, Any], source: str) -> ReIDModel:
-    """The model of the checkpoint `content` (also a bare state dict, or the original code's), on the CPU.
+    """Build the model of the checkpoint `content` (also a bare state dict, or the original code's), on the CPU.
 
     Raises:
         UserError: the configuration describes another model; names `source`.
@@ -48,7 +48,7 @@ def load_model(cfg: CfgNode, data: ReIDData, content: dict[str, Any], source: st
 
 
 def build_evaluator(cfg: CfgNode, split: EvalSplit, model: ReIDModel, device: torch.device) -> Evaluator:
-    """An evaluator of `model` on `split`.
+    """Build an evaluator of `model` on `split`.
 
     Raises:
         UserError: the split has a camera that the model's camera embedding does not know, or no query has a match.
@@ -71,7 +71,7 @@ def build_evaluator(cfg: CfgNode, split: EvalSplit, model: ReIDModel, device: to
 def build_trainer(
     cfg: CfgNode, data: ReIDData, model: ReIDModel, device: torch.device, *, evaluator: Evaluator, folder: RunFolder
 ) -> Trainer:
-    """A trainer of `model`, which is on `device` already, from its first epoch."""
+    """Build a trainer of `model`, which is on `device` already, from its first epoch."""
     solver = cfg.SOLVER
     precision = resolve_precision(solver.AMP, device)
     optimizer = build_optimizer(cfg, model)

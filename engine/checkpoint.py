@@ -61,7 +61,7 @@ class Checkpoint:
 
     @classmethod
     def from_content(cls, content: dict[str, Any], path: Path | None = None) -> Checkpoint:
-        """The checkpoint in the dict of a file; a bare state dict is one of a model alone."""
+        """Return the checkpoint in the dict of a file; a bare state dict is one of a model alone."""
         if "model" not in content:
             content = {"model": content}
         known = {name: content[name] for name in FILE_FIELDS if name in content}
@@ -110,7 +110,7 @@ class Checkpoint:
         return (self.epoch << 32) + self.step
 
     def fits(self, optimizer: torch.optim.Optimizer) -> bool:
-        """Whether the state of the optimiser is of an optimiser of this class."""
+        """Tell whether the state of the optimiser belongs to an optimiser of this class."""
         name = type(optimizer).__name__
         if self.optimizer_name is not None:
             return self.optimizer_name == name
@@ -122,7 +122,7 @@ FILE_FIELDS = [item.name for item in fields(Checkpoint) if item.name not in ("ob
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The dict in a file that torch.save wrote, on the CPU.
+    """Read the dict in a file that torch.save wrote, on the CPU.
 
     Raises:
         UserError: there is no such file, or it is truncated, damaged or not a checkpoint, or it holds more than tensors
@@ -147,7 +147,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_resumable(source: str, output_dir: Path) -> Checkpoint | None:
-    """The checkpoint to continue from.
+    """Find the checkpoint to continue from.
 
     Args:
         source: a path, or 'auto' for the newest readable checkpoint in `output_dir`, if there is one.
@@ -186,7 +186,7 @@ def _load_complete(path: Path) -> Checkpoint:
 
 
 def saved_epoch(path: Path) -> int | None:
-    """The epoch of the checkpoint at `path`; None without one that can be read."""
+    """Return the epoch of the checkpoint at `path`; None without one that can be read."""
     try:
         return Checkpoint.load(path).epoch
     except UserError:

@@ -33,7 +33,7 @@ class CompiledModel(nn.Module):
         return bool(self._compiled)
 
     def forward(self, *inputs: Tensor | None) -> ReIDOutput:
-        """The output of the model."""
+        """Return the output of the model."""
         if self._compiled:
             try:
                 with autograd_config.patch(_OPTIONS):

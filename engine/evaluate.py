@@ -64,7 +64,7 @@ class Evaluator:
     observers: Sequence[Observer] = ()
 
     def __call__(self, model: ReIDModel) -> dict[str, Any]:
-        """The record of an evaluation: 'score' and, by descriptor, mAP, R1, R5, R10, mINP in percent."""
+        """Return the record of an evaluation: 'score' and, by descriptor, mAP, R1, R5, R10, mINP in percent."""
         encoded = self.encode(model, [self.missing])[self.missing]
         record = self._record(model, encoded)
         if encoded.kept is not None:
@@ -75,7 +75,7 @@ class Evaluator:
         return record
 
     def score(self, model: ReIDModel, settings: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """A record for each of several settings of absent modalities, from one pass over the images."""
+        """Return a record for each of several settings of absent modalities, from one pass over the images."""
         return {setting: self._record(model, encoded) for setting, encoded in self.encode(model, settings).items()}
 
     def _record(self, model: ReIDModel, encoded: Encoded) -> dict[str, Any]:
@@ -141,11 +141,11 @@ class Evaluator:
                 )
 
     def num_lost(self, setting: str) -> int:
-        """How many samples `setting` leaves without any modality."""
+        """Count how many samples `setting` leaves without any modality."""
         return int((~self.present(setting).any(dim=1)).sum())
 
     def present(self, setting: str) -> Tensor:
-        """Which modalities of the split's samples `setting` leaves: (N, M) bool."""
+        """Return which modalities of the split's samples `setting` leaves: (N, M) bool."""
         present = torch.tensor([[path is not None for path in sample.paths] for sample in self.split.samples])
         return present & ~torch.tensor(absent_modalities(setting))
 
@@ -165,7 +165,7 @@ class Evaluator:
 def _decode(
     model: ReIDModel, tokens: Sequence[Tensor], batch: Batch, setting: str, blank: Tensor | None
 ) -> list[ReIDOutput]:
-    """The outputs for each augmented version of a batch when `setting` removes modalities."""
+    """Return the outputs for each augmented version of a batch when `setting` removes modalities."""
     absent = torch.tensor(absent_modalities(setting), device=batch.present.device)
     if setting != NOTHING and blank is not None:
         tokens = [model.without(version, absent, batch.camera, blank) for version in tokens]
@@ -173,7 +173,7 @@ def _decode(
 
 
 def _descriptors(outputs: Sequence[ReIDOutput]) -> tuple[dict[str, Tensor], Tensor | None]:
-    """The mean descriptors of the augmented versions, and the patches (B, M, S) kept of the first version."""
+    """Return the mean descriptors of the augmented versions, and the patches (B, M, S) kept of the first version."""
     means = {
         name: torch.stack([output.descriptors[name].float() for output in outputs]).mean(dim=0)
         for name in outputs[0].descriptors
@@ -183,7 +183,7 @@ def _descriptors(outputs: Sequence[ReIDOutput]) -> tuple[dict[str, Tensor], Tens
 
 
 def as_percent(result: RankingResult) -> dict[str, float]:
-    """The metrics that tables show, in percent, and how many queries were scored and how many were not."""
+    """Return the metrics that tables show, in percent, and how many queries were scored and how many were not."""
     metrics = {"mAP": result.mAP, **{f"R{rank}": result.cmc[rank] for rank in (1, 5, 10)}, "mINP": result.mINP}
     return {name: 100 * float(value) for name, value in metrics.items()} | {
         "queries": result.num_valid_queries,
@@ -192,7 +192,7 @@ def as_percent(result: RankingResult) -> dict[str, float]:
 
 
 def object_share(kept: Tensor, coverage: Tensor) -> dict[str, float]:
-    """The share of the kept patches' area that lies on the object, and that of all patches, in percent.
+    """Return the share of the kept patches' area that lies on the object, and that of all patches, in percent.
 
     Args:
         kept: (N, M, S) int64, patches kept per image and modality.

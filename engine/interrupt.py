@@ -29,7 +29,7 @@ class StopRequest:
         self._former: dict[int, signal.Handlers] = {}
 
     def poll(self) -> int | None:
-        """The signal received by any process, None without one; collective, call it on every rank."""
+        """Return the signal that any process has received, or None. It is collective: call it in every process."""
         return distributed.all_reduce_max(self.signum or 0) or None
 
     def __enter__(self) -> StopRequest:

@@ -63,7 +63,7 @@ class LossMeter:
         self._read(keep=1 if values.is_cuda else 0)
 
     def sums(self) -> dict[str, float]:
-        """The sums by loss, with which an interrupted epoch continues.
+        """Return the sums by loss, with which an interrupted epoch continues.
 
         Raises:
             UserError: one of the latest losses is not finite.
@@ -71,7 +71,7 @@ class LossMeter:
         return self._by_name(self._sums)
 
     def means(self) -> dict[str, float]:
-        """The means by loss over all steps of the epoch.
+        """Return the means by loss over all steps of the epoch.
 
         Raises:
             UserError: one of the latest losses is not finite.

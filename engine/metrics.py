@@ -34,7 +34,7 @@ class Pairs(NamedTuple):
     """(K,) int64."""
 
     def within(self, queries: slice) -> Pairs:
-        """The pairs of some queries, which are then counted from 0."""
+        """Return the pairs of some queries, which are then counted from 0."""
         bounds = torch.tensor([queries.start, queries.stop], device=self.query.device)
         first, last = torch.searchsorted(self.query, bounds).tolist()
         return Pairs(self.query[first:last] - queries.start, self.image[first:last])
@@ -73,7 +73,7 @@ def ignored_pairs(query_pid: Tensor, query_group: Tensor, gallery_pid: Tensor, g
 
 
 def same_identity_pairs(query_pid: Tensor, gallery_pid: Tensor) -> Pairs:
-    """The pairs whose query (Q,) and gallery (G,) identities are equal.
+    """Return the pairs whose query (Q,) and gallery (G,) identities are equal.
 
     There are few of them, so they are looked up in the sorted identities instead of comparing all pairs.
     """
@@ -83,7 +83,7 @@ def same_identity_pairs(query_pid: Tensor, gallery_pid: Tensor) -> Pairs:
 
 
 def _find_all(wanted: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-    """All (i, j) with wanted[i] == keys[j], sorted; `keys` are ascending and may repeat."""
+    """Return all (i, j) with wanted[i] == keys[j], sorted; `keys` are ascending and may repeat."""
     first = torch.searchsorted(keys, wanted)
     counts = torch.searchsorted(keys, wanted, right=True) - first
     i = torch.arange(len(wanted), device=wanted.device).repeat_interleave(counts)
@@ -96,7 +96,7 @@ def count_within(rows: Tensor, counts: Tensor) -> Tensor:
 
 
 def positive_ranks(distance: Tensor, positive: Pairs, ignored: Pairs) -> tuple[Tensor, Tensor]:
-    """The rank of each query's positives; equal distances rank by gallery index.
+    """Return the rank of each query's positives; equal distances rank by gallery index.
 
     Args:
         distance: (Q, G) float32, finite.
@@ -126,7 +126,7 @@ def _sort_positives(distance: Tensor, positive: Pairs) -> tuple[Tensor, Tensor, 
 
 
 def _count_closer(distance: Tensor, values: Tensor, ignored: Pairs) -> tuple[Tensor, Tensor]:
-    """How many distances (Q, G), without the ignored, are below each value (Q, P) of their row, and how many equal it.
+    """Count the distances (Q, G), without the ignored, that are below and equal to each value (Q, P) of their row.
 
     On the CPU numpy sorts, because its vectorised sort of values alone is some twenty times as fast as torch's. It uses
     one thread, so the rows are shared out to threads, a few rows at a time.
@@ -271,6 +271,6 @@ def _score(ranks: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _some(values: Tensor) -> str:
-    """The first distinct values, for a message."""
+    """Return the first distinct values, for a message."""
     distinct = values.unique().tolist()
     return ", ".join(map(str, distinct[:8])) + (", ..." if len(distinct) > 8 else "")

@@ -17,12 +17,12 @@ def absent_modalities(setting: str) -> tuple[bool, ...]:
 
 
 def title(setting: str) -> str:
-    """The setting in words, such as 'nothing' or 'RGB+TI'."""
+    """Return the setting in words, such as 'nothing' or 'RGB+TI'."""
     return setting if setting == NOTHING else "+".join(LETTERS[letter] for letter in setting)
 
 
 def parse_settings(text: str) -> tuple[str, ...]:
-    """The settings that --missing lists: 'all', or some separated by commas; 'none' is another word for 'nothing'.
+    """Read what --missing lists: 'all', or settings separated by commas; 'none' is another word for 'nothing'.
 
     Raises:
         UserError: a word is not a setting.

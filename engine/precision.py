@@ -18,23 +18,23 @@ class Precision:
     dtype: torch.dtype | None
 
     def autocast(self) -> torch.autocast:
-        """A context for the forward pass."""
+        """Return a context for the forward pass."""
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None)
 
     def make_scaler(self) -> torch.amp.GradScaler:
-        """A gradient scaler, which does nothing unless the type is float16."""
+        """Return a gradient scaler, which does nothing unless the type is float16."""
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
 
 def resolve_precision(mode: str, device: torch.device) -> Precision:
-    """The precision for SOLVER.AMP: 'auto' is off on the CPU, bf16 on a GPU that computes in it, and fp16 on others."""
+    """Resolve SOLVER.AMP: 'auto' is off on the CPU, bf16 on a GPU that computes in it, and fp16 on others."""
     if mode == "auto":
         mode = "off" if device.type == "cpu" else ("bf16" if torch.cuda.is_bf16_supported(False) else "fp16")
     return Precision(device, {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[mode])
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device for MODEL.DEVICE: 'auto' is CUDA if there is a GPU. Each of several processes gets its own GPU.
+    """Resolve MODEL.DEVICE: 'auto' is CUDA if there is a GPU. Each of several processes gets its own GPU.
 
     A GPU that is chosen by number becomes the current one, which streams, events and pinned memory belong to.
 
@@ -57,7 +57,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def _local_gpu(device: torch.device) -> torch.device:
-    """This process's GPU, made the current one."""
+    """Make this process's GPU the current one and return it."""
     gpus, processes = torch.cuda.device_count(), distributed.local_world_size()
     if device.index is not None or processes > gpus:
         raise UserError(

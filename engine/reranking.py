@@ -94,7 +94,7 @@ def rerank(
 
 
 def _nearest(distance: Tensor, k: int) -> Tensor:
-    """The k nearest images (R, k) by distance (R, N), nearest first."""
+    """Return the k nearest images (R, k) by distance (R, N), nearest first."""
     # Non-negative floats sort in the order of their bits, read as integers. `pairwise_distance` never gives -0.0.
     keys = distance.view(torch.int32).long().mul_(2**32)
     keys += torch.arange(distance.shape[1], device=distance.device)
@@ -102,7 +102,7 @@ def _nearest(distance: Tensor, k: int) -> Tensor:
 
 
 def _farthest(distance: Tensor) -> Tensor:
-    """The largest distance (R, 1) of each row, at least the smallest positive float."""
+    """Return the largest distance (R, 1) of each row, at least the smallest positive float."""
     return distance.amax(dim=1, keepdim=True).clamp_min(torch.finfo(distance.dtype).tiny)
 
 
@@ -119,7 +119,7 @@ def _mutual(neighbours: Tensor) -> Tensor:
 def _encode(
     chunk_distance: Callable[[int], Tensor], starts: range, neighbours: Tensor, half_neighbours: Tensor
 ) -> Weights:
-    """The weights of every image: exp(-d') over its expanded reciprocal set R* (eq. 5 and 7), scaled to a sum of 1.
+    """Weight every image's expanded reciprocal set R* by exp(-d') (eq. 5 and 7), scaled to a sum of 1.
 
     Args:
         chunk_distance: gives the distances (R, N) of the chunk that starts at a row.
@@ -185,7 +185,7 @@ def _overlap(weights: Weights, num_query: int) -> Tensor:
 
 
 def _padded(owner: Tensor, image: Tensor, value: Tensor, num_rows: int) -> Weights:
-    """The weights of `num_rows` images from a flat list that is sorted by `owner`."""
+    """Return the weights of `num_rows` images from a flat list that is sorted by `owner`."""
     counts = torch.bincount(owner, minlength=num_rows)
     slots = count_within(owner, counts)
     size = (num_rows, int(counts.max()))

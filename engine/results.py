@@ -27,12 +27,12 @@ Row = dict[str, Any]
 
 
 def result_row(name: str, record: dict[str, Any]) -> Row:
-    """A row of the result table, from the record of an evaluation."""
+    """Return a row of the result table, from the record of an evaluation."""
     return {"name": name} | {key: record[key] for key in ROW_KEYS if key in record}
 
 
 def run_rows(trainer: Trainer, test: Evaluator) -> list[Row]:
-    """The rows of a finished run: untrained, last, and best with the set that it was chosen on.
+    """Return the rows of a finished run: untrained, last, and best with the set that it was chosen on.
 
     `test` evaluates the rows missing from metrics.jsonl, where the run was scored on the validation set or was resumed
     from another folder.
@@ -53,7 +53,7 @@ def run_rows(trainer: Trainer, test: Evaluator) -> list[Row]:
 
 
 def setting_rows(evaluator: Evaluator, model: ReIDModel, missing: str, *, name: str) -> list[Row]:
-    """One row called `name` for TEST.MISS, or one for each setting that `missing` lists, followed by their mean."""
+    """Score TEST.MISS in one row called `name`, or each setting that `missing` lists, followed by their mean."""
     if not missing:
         return [result_row(name, evaluator(model))]
     settings = parse_settings(missing)
@@ -68,7 +68,7 @@ def setting_rows(evaluator: Evaluator, model: ReIDModel, missing: str, *, name: 
 
 
 def mean_metrics(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """The mean over rows of every metric of every descriptor."""
+    """Return the mean over rows of every metric of every descriptor."""
     return {
         descriptor: {name: sum(row["eval"][descriptor][name] for row in rows) / len(rows) for name in metrics}
         for descriptor, metrics in rows[0]["eval"].items()
@@ -76,7 +76,7 @@ def mean_metrics(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
 
 
 def run_results(trainer: Trainer, rows: list[Row], complexity: Complexity, *, data_set: str) -> dict[str, Any]:
-    """The content of results.json."""
+    """Return the content of results.json."""
     device = trainer.device
     speeds = [record["samples_per_s"] for record in trainer.folder.records() if "samples_per_s" in record]
     return {
@@ -105,7 +105,7 @@ def log_rows(rows: list[Row]) -> None:
 
 
 def format_table(rows: list[Row]) -> str:
-    """Rows as a table for the screen, one line per row and descriptor, and a line on the queries left out."""
+    """Arrange rows as a table, one line per row and descriptor, and a line on the queries that are left out."""
     header = ["model", "feature", *METRICS]
     lines = [header]
     for row in rows:
@@ -123,7 +123,7 @@ def format_table(rows: list[Row]) -> str:
 
 
 def _unscored(rows: list[Row]) -> list[str]:
-    """One line that counts the queries that are not scored, if there are any."""
+    """Return one line that counts the queries that are not scored, if there are any."""
     metrics = next(iter(rows[0]["eval"].values()))
     without, scored = int(metrics["queries_without_match"]), int(metrics["queries"])
     if not without:

@@ -44,7 +44,7 @@ class RunFolder:
         self._writer = None
 
     def holds(self, source: str) -> bool:
-        """Whether the checkpoint that --resume names ('auto' or a path) belongs to the run in this folder."""
+        """Tell whether the checkpoint that --resume names ('auto' or a path) belongs to the run in this folder."""
         return source == "auto" or Path(source).resolve().parent == self.path.resolve()
 
     def set_aside(self) -> Path | None:
@@ -145,7 +145,7 @@ def _not_written(path: Path, error: OSError) -> UserError:
 
 
 def _numbers(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers in nested dicts with names such as 'losses/total', without the epoch."""
+    """Return the numbers in nested dicts with names such as 'losses/total', without the epoch."""
     for key, value in record.items():
         if isinstance(value, Mapping):
             yield from _numbers(value, f"{prefix}{key}/")

@@ -50,7 +50,7 @@ def _zero_momenta(optimizer: torch.optim.SGD) -> None:
 
 
 def _backbone_layers(model: nn.Module) -> dict[str, Any]:
-    """The arguments by which `build_param_groups` finds the layer of a backbone parameter."""
+    """Return the arguments by which `build_param_groups` finds the layer of a backbone parameter."""
     backbone = model.backbone
     return {
         "layer_of": lambda name: backbone.layer_of(name.removeprefix("backbone.")),

@@ -59,7 +59,7 @@ def build_param_groups(
     }
 
     def group_of(name: str) -> str:
-        """The group of the first rule that the parameter's name matches."""
+        """Return the group of the first rule that the parameter's name matches."""
         if name.startswith("backbone.") and name != SIE:
             return "backbone" if layer_decay == 1.0 else f"backbone_{layer_of(name)}"
         if name.endswith("bias"):

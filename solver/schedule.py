@@ -23,7 +23,7 @@ def lr_factor(epoch: int, *, warmup_epochs: int, max_epochs: int, warmup_start: 
 def original_lr(
     epoch: int, base_lr: float, *, warmup_epochs: int, max_epochs: int, warmup_lr: float, min_lr: float
 ) -> float:
-    """The rate of a group of rate `base_lr` in the original code's epoch `epoch`, without its noise.
+    """Return the rate of a group of rate `base_lr` in the original code's epoch `epoch`, without its noise.
 
     During warm-up the rate of every group goes linearly from the same `warmup_lr` (0.1 x BASE_LR, seven times the rate
     of the CLIP tower) to `base_lr`. The cosine to `min_lr`, which is an absolute rate as well, runs from epoch 0 on, so
@@ -41,7 +41,7 @@ def _half_cosine(progress: float) -> float:
 
 
 def lr_noise(epoch: int, seed: int, amplitude: float) -> float:
-    """The relative noise on DeMo's rate of an epoch: normal, drawn again until it is within +-`amplitude`.
+    """Return the relative noise on DeMo's rate of an epoch: normal, drawn again until it is within +-`amplitude`.
 
     The draws are those of timm's schedulers with noise_seed=`seed` and noise_pct=`amplitude`.
     """

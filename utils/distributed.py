@@ -49,32 +49,32 @@ def init() -> None:
 
 
 def is_active() -> bool:
-    """Whether there are several processes."""
+    """Tell whether there are several processes."""
     return dist.is_available() and dist.is_initialized()
 
 
 def rank() -> int:
-    """The number of this process, counted from 0."""
+    """Return the number of this process, counted from 0."""
     return dist.get_rank() if is_active() else 0
 
 
 def world_size() -> int:
-    """The number of processes."""
+    """Return the number of processes."""
     return dist.get_world_size() if is_active() else 1
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes files, log and progress bars."""
+    """Tell whether this is the process that writes files, log and progress bars."""
     return rank() == 0
 
 
 def local_rank() -> int:
-    """The number of this process on its machine, which is the number of its GPU."""
+    """Return the number of this process on its machine, which is the number of its GPU."""
     return int(os.environ.get("LOCAL_RANK", 0)) if is_active() else 0
 
 
 def local_world_size() -> int:
-    """The number of processes on this machine, which share its cores."""
+    """Return the number of processes on this machine, which share its cores."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if is_active() else 1
 
 
@@ -94,7 +94,7 @@ def barrier() -> None:
 
 @contextmanager
 def main_first() -> Iterator[None]:
-    """A context that the main process runs first, so that the others find what it has made.
+    """Let the main process run the context first, so that the others find what it has made.
 
     If the main process fails in it, the others do not enter and end with an error as well.
     """
@@ -128,7 +128,7 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 def own_rows(gathered: Tensor) -> Tensor:
-    """This process's part of the rows that `gather_rows` returned."""
+    """Return this process's part of the rows that `gather_rows` returned."""
     share = len(gathered) // world_size()
     return gathered[rank() * share : (rank() + 1) * share]
 
@@ -150,12 +150,12 @@ def gather_samples(rows: Tensor, index: Tensor, total: int) -> Tensor:
 
 
 def is_lost_connection(error: Exception) -> bool:
-    """Whether `error` is how gloo or nccl reports that another process has ended."""
+    """Tell whether `error` is how gloo or nccl reports that another process has ended."""
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def first_to_fail() -> bool:
-    """Whether this process is the first to fail, so that its error is the one to show.
+    """Tell whether this process is the first to fail, so that its error is the one to show.
 
     The errors of the others are copies of it, or report the lost connection to this process. The store that counts the
     failures is held by torchrun, or without torchrun by the main process; without a store every process is the first.

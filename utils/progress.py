@@ -12,7 +12,7 @@ from utils import distributed
 
 
 def progress_bar(*args: Any, **options: Any) -> tqdm:
-    """A tqdm bar that fits the terminal and disappears when it is done; only the main process shows it."""
+    """Return a tqdm bar that fits the terminal and disappears when it is done; only the main process shows it."""
     if not distributed.is_main():
         options["disable"] = True
     return tqdm(*args, leave=False, dynamic_ncols=True, **options)

@@ -21,7 +21,7 @@ METRIC_COLUMNS = [f"{metric} {row}" for metric in METRICS for row in ROWS]
 
 @dataclass(frozen=True)
 class Table:
-    """A Table has a title; None in it stands for a value that does not exist, a list for several lines."""
+    """A Table is ready to be written; None in a cell is a value that does not exist, a list is several lines."""
 
     title: str
     header: Sequence[str]
