@@ -22,6 +22,7 @@ from engine.run_folder import RunFolder
 from engine.train import Trainer
 from modeling import build_loss, build_model
 from modeling.model import ReIDModel
+from tools.benchmark.peak import faster_precision
 from tools.benchmark.reference.loading import JpegDataset, eval_transform, train_transform
 from tools.benchmark.reference.training import ReferenceTrainer, make_optimizer
 from utils.seeding import seed_all
@@ -81,6 +82,12 @@ class Bench:
     def data(self) -> ReIDData:
         """Load the data set, which is drawn first if need be."""
         return build_data(self.cfg)
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Return the precisions (SOLVER.AMP) to be measured, the fastest last: float32 counts on processors only."""
+        fastest = faster_precision(self.device)
+        return (fastest,) if self.device.type == "cuda" else tuple(dict.fromkeys(("off", fastest)))
 
     @property
     def size_hw(self) -> tuple[int, int]:

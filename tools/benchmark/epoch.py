@@ -9,6 +9,7 @@ import torch
 
 from engine.train import Trainer
 from tools.benchmark.build import Bench
+from tools.benchmark.peak import precision_name
 from tools.benchmark.reference import ranking, training
 from tools.benchmark.stages import training_block
 from tools.benchmark.timing import Row, Timing, now, timing_row
@@ -73,12 +74,14 @@ def _seconds(marks: list[float]) -> dict[str, float]:
 def measure_epoch(bench: Bench) -> Iterator[Row]:
     """Compare epochs of two models of ours, one with the selection inside the backbone, with the reference.
 
-    Stores, loaders and worker processes are made before. Ours trains in bfloat16, and the reference in float32, or in
-    float16 on CUDA. Ours saves the last model with the optimiser's state and the best one; the reference saves weights.
+    Stores, loaders and worker processes are made before. Ours trains in the faster of bfloat16 and float32, and the
+    reference in float32, or in float16 on CUDA. Ours saves the last model with the optimiser's state and the best one;
+    the reference saves weights only.
     """
-    last = bench.make_trainer("bf16", in_process=False)
+    amp = bench.precisions[-1]
+    last = bench.make_trainer(amp, in_process=False)
     block = training_block(last.state.model.backbone.num_blocks)
-    inside = bench.selecting_after(block).make_trainer("bf16", in_process=False)
+    inside = bench.selecting_after(block).make_trainer(amp, in_process=False)
     trainers = {"": last, f", selection after block {block}": inside}
     reference = ReferenceEpoch(bench, last)
     seconds: dict[str, list[dict[str, float]]] = {way: [] for way in (*trainers, "reference")}
@@ -87,7 +90,7 @@ def measure_epoch(bench: Bench) -> Iterator[Row]:
             trainer.state.epoch, trainer.state.step, trainer.state.best = 0, 0, {}
             seconds[way].append(run_ours(trainer))
         seconds["reference"].append(reference())
-    title = f"{bench.cfg.MODEL.TRANSFORMER_TYPE}, bf16, {len(bench.data.train)} samples"
+    title = f"{bench.cfg.MODEL.TRANSFORMER_TYPE}, {precision_name(amp)}, {len(bench.data.train)} samples"
     for way in trainers:
         for part in (*PARTS, "whole"):
             # The first epoch warms up.

@@ -11,6 +11,7 @@ from data.sample import Batch
 from engine.missing import NOTHING, SETTINGS
 from engine.precision import resolve_precision
 from tools.benchmark.build import Bench
+from tools.benchmark.peak import precision_name
 from tools.benchmark.reference import training
 from tools.benchmark.timing import Row, compare, timing_row
 
@@ -37,15 +38,14 @@ def measure_inference(bench: Bench) -> Iterator[Row]:
         for name in names:
             training.encode(model, ready, name, device)
 
-    precisions = ["bf16"] if device.type == "cuda" else ["bf16", "off"]
-    ways = {amp: partial(encode, amp) for amp in precisions}
+    ways = {amp: partial(encode, amp) for amp in bench.precisions}
     ways |= {
         "reference": partial(encode_by_reference, names),
         "reference, one": partial(encode_by_reference, names[:1]),
     }
     times = compare(ways, device, repeats=bench.sizes.repeats, calls=bench.sizes.calls)
-    for amp in precisions:
-        title = f"{'fp32' if amp == 'off' else amp}, batch {len(batch)}"
+    for amp in bench.precisions:
+        title = f"{precision_name(amp)}, batch {len(batch)}"
         count = len(batch)
         yield timing_row(f"all {len(names)} descriptors, {title}", times[amp], times["reference"], samples=count)
         yield timing_row(f"one descriptor, {title}", times[amp], times["reference, one"], samples=count)
@@ -53,10 +53,11 @@ def measure_inference(bench: Bench) -> Iterator[Row]:
 
 def measure_missing(bench: Bench) -> Iterator[Row]:
     """Compare seven settings of absent modalities with one, both ours: the backbone sees each image once in either."""
-    trainer = bench.make_trainer("bf16")
+    amp = bench.precisions[-1]
+    trainer = bench.make_trainer(amp)
     score = partial(trainer.evaluate.score, trainer.state.model)
     ways = {"table": partial(score, SETTINGS), "one": partial(score, [NOTHING])}
     times = compare(ways, bench.device, repeats=bench.sizes.repeats)
     count = len(trainer.evaluate.split.samples)
-    name = f"{len(SETTINGS)} settings of absent modalities beside 1, bf16, {count} samples"
+    name = f"{len(SETTINGS)} settings of absent modalities beside 1, {precision_name(amp)}, {count} samples"
     yield timing_row(name, times["table"], times["one"])

@@ -20,3 +20,13 @@ def peak_flops(device: torch.device, amp: str) -> float:
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     seconds = compare({"product": lambda: a @ b}, device, repeats=10)["product"].seconds
     return 2 * side**3 / min(seconds)
+
+
+def faster_precision(device: torch.device) -> str:
+    """Return 'bf16', or 'off' on a processor that computes faster in float32."""
+    return max("bf16", "off", key=lambda amp: peak_flops(device, amp))
+
+
+def precision_name(amp: str) -> str:
+    """Name the precision `amp` (SOLVER.AMP) in a row."""
+    return "fp32" if amp == "off" else amp

@@ -11,6 +11,7 @@ from engine.precision import resolve_precision
 from modeling.complexity import count_complexity
 from modeling.model import ReIDModel
 from tools.benchmark.build import Bench
+from tools.benchmark.peak import precision_name
 from tools.benchmark.timing import Row, compare, timing_row
 
 BLOCKS = (3, 4, 6, 8, 10)
@@ -55,11 +56,12 @@ def _measure_inference(bench: Bench) -> Iterator[Row]:
 
 
 def _measure_training(bench: Bench) -> Iterator[Row]:
-    last = bench.make_trainer("bf16")
+    amp = bench.precisions[-1]
+    last = bench.make_trainer(amp)
     block = training_block(last.state.model.backbone.num_blocks)
-    inside = bench.selecting_after(block).make_trainer("bf16")
+    inside = bench.selecting_after(block).make_trainer(amp)
     batch = next(iter(last.loader))
     ways = {"inside": partial(inside.train_step, batch), "last": partial(last.train_step, batch)}
     times = compare(ways, bench.device, repeats=bench.sizes.repeats, calls=bench.sizes.calls)
-    name = f"step, bf16, selection after block {block} beside the last, batch {len(batch)}"
+    name = f"step, {precision_name(amp)}, selection after block {block} beside the last, batch {len(batch)}"
     yield timing_row(name, times["inside"], times["last"], samples=len(batch))

@@ -14,7 +14,7 @@ from data.sample import Batch
 from engine.train import Trainer
 from modeling.complexity import count_complexity
 from tools.benchmark.build import Bench
-from tools.benchmark.peak import peak_flops
+from tools.benchmark.peak import peak_flops, precision_name
 from tools.benchmark.timing import Row, compare, now, peak_memory, timing_row
 
 GIB = 2**30
@@ -39,7 +39,7 @@ def measure_training(bench: Bench) -> Iterator[Row]:
 
 def _measure_step(bench: Bench) -> Iterator[Row]:
     device, cuda = bench.device, bench.device.type == "cuda"
-    trainers = {amp: bench.make_trainer(amp) for amp in (["bf16"] if cuda else ["off", "bf16"])}
+    trainers = {amp: bench.make_trainer(amp) for amp in bench.precisions}
     first = next(iter(trainers.values()))
     batch = next(iter(first.loader))
     reference = bench.make_reference_trainer(first)
@@ -58,7 +58,7 @@ def _measure_step(bench: Bench) -> Iterator[Row]:
     precision = {amp: amp for amp in trainers} | {"reference": "fp16" if cuda else "off"}
     rates = {way: 100 * flops / times[way].median / peak_flops(device, precision[way]) for way in ways}
     for amp, trainer in trainers.items():
-        title = f"{'fp32' if amp == 'off' else amp}, batch {len(batch)}"
+        title = f"{precision_name(amp)}, batch {len(batch)}"
         yield timing_row(f"step, {title}", times[amp], times["reference"], samples=len(batch))
         name = f"share of the rate of large matrix products, {title}"
         yield Row(name=name, unit="%", ours=rates[amp], reference=rates["reference"])
