@@ -107,7 +107,8 @@ class Trainer:
         self.precision = precision
         self.device = precision.device
         self.generator = torch.Generator(self.device)
-        # Processes draw different numbers; the main one draws those of a single process.
+        # The model's numbers differ between processes, and the main one draws those of a single process. The
+        # augmentation draws for the whole batch in every process, of which each takes its part.
         self.model_stream = (MODEL_STREAM, distributed.rank()) if distributed.rank() else (MODEL_STREAM,)
         self._gradients_checked = False
 

@@ -17,8 +17,8 @@ from modeling.branches.hdm import HDM
 from modeling.branches.pife import PIFE
 from modeling.losses import IdentityLoss, ReIDLoss, TripletLoss
 from modeling.model import ALL, ReIDModel
-from modeling.selection import AGGREGATIONS, SCORES, SDTPS
-from modeling.selection.aggregations.learned import TokenAggregation, aggregated_share
+from modeling.selection import AGGREGATIONS, SCORES, PatchSelection
+from modeling.selection.aggregations.learned import TokenAggregation
 from modeling.selection.diagnostics import SelectionDiagnostics
 from utils.errors import UserError
 
@@ -121,7 +121,7 @@ def read_stages(model: CfgNode) -> list[Stage]:
     return [Stage(*values) for values in zip(blocks, *ratios, strict=True)]
 
 
-def _build_stages(model: CfgNode, backbone: ViTBackbone) -> dict[int, SDTPS]:
+def _build_stages(model: CfgNode, backbone: ViTBackbone) -> dict[int, PatchSelection]:
     """Build the patch selections by the number of blocks before each; 0 is the one behind the backbone."""
     stages = read_stages(model)
     inside = stages[0].num_blocks > 0
@@ -142,7 +142,7 @@ def _build_stages(model: CfgNode, backbone: ViTBackbone) -> dict[int, SDTPS]:
             f"{model.SDTPS_BLOCK}: only the first stage sees patches in their places. Give one block, or set "
             "MODEL.SDTPS_SCORE: sdtps."
         )
-    built: dict[int, SDTPS] = {}
+    built: dict[int, PatchSelection] = {}
     num_patches, grid = backbone.num_patches, backbone.grid
     for stage in stages:
         selection = _build_stage(model, backbone.width if inside else backbone.embed_dim, num_patches, grid, stage)
@@ -151,15 +151,17 @@ def _build_stages(model: CfgNode, backbone: ViTBackbone) -> dict[int, SDTPS]:
     return built
 
 
-def _build_stage(model: CfgNode, embed_dim: int, num_patches: int, grid: tuple[int, int] | None, stage: Stage) -> SDTPS:
-    share = aggregated_share(num_patches, stage.sparse_ratio, stage.aggr_ratio)
+def _build_stage(
+    model: CfgNode, embed_dim: int, num_patches: int, grid: tuple[int, int] | None, stage: Stage
+) -> PatchSelection:
+    share = stage.aggr_ratio * stage.sparse_ratio * num_patches
     if share < 1 and AGGREGATIONS[model.SDTPS_AGGREGATION] is TokenAggregation:
         raise UserError(
             f"MODEL.SDTPS_AGGR_RATIO is {stage.aggr_ratio} and MODEL.SDTPS_SPARSE_RATIO {stage.sparse_ratio}: of "
             f"{num_patches} patches {share:.2f} would come out of the aggregation. Raise either until at least one "
             "does."
         )
-    return SDTPS(
+    return PatchSelection(
         embed_dim,
         num_patches,
         grid=grid,

@@ -1,10 +1,12 @@
 """The composed model: a backbone, a list of branches, and a head on each feature that they give.
 
-There is one forward pass and one output type, for training and evaluation. It is split in two, because gradient caching
-and the table of absent modalities repeat one half of it: `encode` is what the modalities do not share, the backbone up
-to the first reducer or to its end; `decode` is all the rest.
+There is one forward pass and one output type, for training and evaluation. The pass has two halves. `encode` runs the
+backbone, in which no modality sees another, to its end or to the first reducer, a patch selection between two blocks.
+`decode` does the rest. They are separate so that gradient caching can run `encode` again in parts of the batch, and so
+that one `encode` serves every setting of absent modalities in the evaluation.
 
-Shapes: B batch, M modality, L = 1 + N tokens (global first), C width, D width of a feature, K identities.
+Shapes: B batch, M modality, L = 1 + N tokens (global first), C width, D width of a feature, E width of a descriptor,
+K identities.
 """
 
 from __future__ import annotations
@@ -19,10 +21,10 @@ from torch.utils.checkpoint import checkpoint
 
 from modeling.branches import Branch
 from modeling.heads import BNNeckHead
-from modeling.selection import SDTPS, Selection
+from modeling.selection import PatchSelection, Selection
 
 ALL = "all"
-"""The descriptor that concatenates those of several branches."""
+"""The name of the descriptor that concatenates those of all branches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +55,9 @@ class ReIDModel(nn.Module):
         transforms: tokens to tokens, in this order before all branches.
         reducers: patch selections inside the backbone, by the number of blocks before each, ascending.
         drop_absent: an absent modality takes no part (MODEL.MISSING 'drop'); False: it is an empty image.
-        descriptor: the descriptor that becomes the embedding; `ALL` is the only branch where there is one.
+        descriptor: the descriptor that becomes the embedding; `ALL` means the only one if there is one branch.
         after_neck: take the descriptors after the neck instead of before it.
-        accumulate: in training the backbone takes the batch in this many parts, one after the other.
+        accumulate: in training the backbone takes the batch in at most this many parts, one after the other.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class ReIDModel(nn.Module):
         *,
         num_classes: int,
         transforms: Mapping[str, nn.Module],
-        reducers: Mapping[int, SDTPS],
+        reducers: Mapping[int, PatchSelection],
         drop_absent: bool,
         descriptor: str,
         after_neck: bool,
@@ -75,7 +77,7 @@ class ReIDModel(nn.Module):
         self.drop_absent = drop_absent
         self.after_neck = after_neck
         self.accumulate = accumulate
-        # Optimiser states of checkpoints go by the order of the parameters, so the order of these lines must stay.
+        # Checkpoints store the state of the optimiser in the order of the parameters: do not reorder these lines.
         self.backbone = backbone
         self.transforms = nn.ModuleDict(transforms)
         self.branches = nn.ModuleDict(branches)
@@ -88,10 +90,10 @@ class ReIDModel(nn.Module):
         self.descriptor = self.descriptor_names[-1] if descriptor == ALL else descriptor
 
     @property
-    def selections(self) -> list[SDTPS]:
+    def selections(self) -> list[PatchSelection]:
         """The patch selections of the model; the first one selects among the patches of the images."""
-        behind = [branch.selection for branch in self.branches.values() if branch.selection is not None]
-        return [*self.reducers.values(), *behind]
+        in_branches = [branch.selection for branch in self.branches.values() if branch.selection is not None]
+        return [*self.reducers.values(), *in_branches]
 
     def forward(self, images: Tensor, camera: Tensor, present: Tensor | None = None) -> ReIDOutput:
         """Images (B, M, 3, H, W), normalised and 0 where a modality is absent, and camera (B,) int64 to the output.
@@ -110,7 +112,7 @@ class ReIDModel(nn.Module):
 
     @torch.compiler.disable(recursive=False)  # compile the backbone, but keep the order of the parts
     def _encode_in_parts(self, images: Tensor, camera: Tensor) -> Tensor:
-        """Do the same, holding the activations of one part of the batch at a time: gradient caching (arXiv:2101.06983).
+        """Encode with the activations of only one part of the batch in memory: gradient caching (arXiv:2101.06983).
 
         Branches, heads and losses see the whole batch. In the backward pass each part runs again, with the random state
         that it had, and is fed the gradient of its tokens; the part that ran last goes first.
@@ -139,6 +141,7 @@ class ReIDModel(nn.Module):
                     features[name] = feature.value
                     parts.append(necked if self.after_neck else feature.value)
                     if feature.present is not None and feature.present.shape[1] == 1:
+                        # Where its only part is absent there is no feature, and the losses leave the sample out.
                         samples[name] = feature.present[:, 0]
                     selection = selection or feature.selection
                 descriptors[branch_name] = torch.cat(parts, dim=1)
@@ -147,15 +150,15 @@ class ReIDModel(nn.Module):
         return ReIDOutput(descriptors[self.descriptor], features, logits, samples, descriptors, selection)
 
     def blank_tokens(self, images: Tensor) -> Tensor:
-        """Encode an empty image of the size of `images` by camera, or once without cameras: (cameras or 1, 1, L, W)."""
+        """Encode one empty image of the size of `images` for each camera, or one in all: (cameras or 1, 1, L, C)."""
         cameras = torch.arange(max(1, self.backbone.num_cameras), device=images.device)
         return self.encode(images.new_zeros(len(cameras), 1, *images.shape[2:]), cameras)
 
     @staticmethod
     def without(tokens: Tensor, absent: Tensor, camera: Tensor, blank: Tensor) -> Tensor:
-        """Put those of an empty image in the place of the tokens (B, M, L, W) of `absent` (M,) bool modalities.
+        """Replace the tokens (B, M, L, C) of `absent` (M,) bool modalities by those of an empty image.
 
         This is what `encode` would have given for images without these modalities; `blank` is from `blank_tokens`.
         """
-        blank = blank[camera] if len(blank) > 1 else blank  # (B or 1, 1, L, W)
+        blank = blank[camera] if len(blank) > 1 else blank  # (B or 1, 1, L, C)
         return torch.where(absent[:, None, None], blank, tokens)

@@ -1,4 +1,4 @@
-"""What every branch is: a part that turns the tokens into one feature, or several, each of which gets a head.
+"""The interface of a branch, which turns the tokens into one or more features, each with a head of its own.
 
 Shapes: B batch, M modality, L = 1 + N tokens (global first), C width, D width of a feature.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from modeling.selection import SDTPS, Selection
+from modeling.selection import PatchSelection, Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Branch(nn.Module):
     switch: str | None = None
     """The key that adds the branch; None: every model has it."""
 
-    def __init__(self, head_dims: dict[str, int], *, selection: SDTPS | None = None) -> None:
+    def __init__(self, head_dims: dict[str, int], *, selection: PatchSelection | None = None) -> None:
         super().__init__()
         self.head_dims = head_dims
         self.selection = selection

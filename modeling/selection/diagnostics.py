@@ -1,10 +1,10 @@
 """What the patch selection does while it trains: a few metrics per epoch, for metrics.jsonl and TensorBoard.
 
-Under 'sdtps', of the training batches and of the first selection, means over images and modalities that are present:
+Under 'sdtps', from every LOG_PERIOD-th training step and the first selection, means over the present modalities:
     common               share of the kept patches that every present modality of the image keeps; independent choices
                          would give rho ** 2 with three modalities
-    score_entropy        of softmax(score) over the patches, 1 where all score alike; scores lie within a unit, so that
-                         it stays close to 1 and its distance from 1 is what tells
+    score_entropy        of softmax(score) over the patches, 1 where all score alike; the range of scores is small,
+                         so it stays close to 1, and the distance from 1 is what to watch
     weight_entropy       of a row of aggregation weights over the kept patches: 1 is their plain mean, 0 a single one
     predictor_attention  Pearson correlation of s_p with the attention part of the score over the patches of an image
     predictor_grad_norm  of the gradient that reaches the parameters of the score, before clipping
@@ -16,7 +16,7 @@ it passes a softmax over all patches. A norm that falls to nothing says that the
 Under 'selection', of the evaluation, where the samples are the same every time: `moved`, the mean of 1 - IoU of the
 patches kept now and at the evaluation before, in percent.
 
-Everything is summed on the device and read once per epoch.
+The metrics of training are summed on the device and read once per epoch.
 
 Shapes: B batch, M modality, N patches, S kept patches, T aggregated tokens.
 """
@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from modeling.model import ReIDOutput
-from modeling.selection.sdtps import SDTPS
+from modeling.selection.patch_selection import PatchSelection
 from modeling.selection.types import Selection
 
 CONSTANT = 1e-5
@@ -98,7 +98,7 @@ class SelectionDiagnostics:
 
     name = "diagnostics"
 
-    def __init__(self, selection: SDTPS, *, period: int) -> None:
+    def __init__(self, selection: PatchSelection, *, period: int) -> None:
         self.parameters = list(selection.score.parameters())
         self.period = period
         self.num_patches = selection.num_patches
@@ -118,7 +118,7 @@ class SelectionDiagnostics:
         if norm is not None:
             metrics["predictor_grad_norm"] = norm
         for name, values in metrics.items():
-            finite = values.isfinite()  # a float16 gradient may overflow
+            finite = values.isfinite()  # nan: nothing to count; inf: a float16 gradient has overflowed
             new = torch.stack([values.where(finite, 0.0).sum(), finite.sum()])
             self._sums[name] = self._sums[name].to(new.device) + new if name in self._sums else new
 

@@ -1,4 +1,4 @@
-"""TokenSparse: keep the best patches, with a decision matrix that can carry gradient, and fold the rest into one token.
+"""TokenSparse: keep the best patches, with a decision that can carry gradient, and fold the rest into one token.
 
 Shapes: B batch, N patches, S kept patches, C width.
 """
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from modeling.selection.types import SparseTokens
 
 ROUNDING = 1e-9
-"""Guards floor and ceil against float error: 100 x 0.29 is 28.999999999999996 and counts as 29."""
+"""Guards floor and ceil against float error: 100 x 0.29 is 28.999999999999996, and 100 x 0.07 is 7.000000000000001."""
 
 
 def num_kept(num_patches: int, sparse_ratio: float) -> int:
@@ -22,17 +22,19 @@ def num_kept(num_patches: int, sparse_ratio: float) -> int:
 
 
 class TokenSparse(nn.Module):
-    """Keep the ceil(rho N) patches of highest score; it has no parameters.
+    """Keep the ceil(rho N) best-ranked patches; it has no parameters.
 
-    The top-K itself has no gradient. With Gumbel on, the decision matrix D takes that of a softmax, straight through:
-    D = hard + soft - stop_gradient(soft) with soft = softmax((score + g) / tau) and Gumbel noise g. The value of D, and
-    so what is kept, stays that of the top-K.
+    Which patches are kept has no gradient. In training with Gumbel, the decision D therefore takes that of a softmax,
+    straight through: D = hard + soft - stop_gradient(soft) with soft = softmax((score + g) / tau) and Gumbel noise g.
+    Its value stays 1 for the kept patches and 0 for the others. The score gains by this gradient only if something uses
+    D, as the mask of an aggregation does.
 
     Args:
         sparse_ratio: rho, the share of patches that are kept.
         use_gumbel: give D this gradient in training.
         gumbel_tau: temperature of the softmax.
-        gumbel_sample: in training with Gumbel, keep the top-K of score + g, which samples without replacement.
+        gumbel_sample: in training with Gumbel, rank by score + g instead of the score, which samples without
+            replacement.
     """
 
     def __init__(self, *, sparse_ratio: float, use_gumbel: bool, gumbel_tau: float, gumbel_sample: bool) -> None:

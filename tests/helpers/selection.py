@@ -3,11 +3,11 @@
 import inspect
 
 from configs import get_cfg
-from modeling.selection import SDTPS
+from modeling.selection import SDTPS, PatchSelection
 
 
 def make_sdtps(embed_dim, num_patches, **options):
     """SDTPS with `options`; what they do not name is the default of the key MODEL.SDTPS_<NAME>."""
-    defaults, names = get_cfg().MODEL, inspect.signature(SDTPS).parameters
+    defaults, names = get_cfg().MODEL, inspect.signature(PatchSelection).parameters
     settings = {name: defaults[f"SDTPS_{name.upper()}"] for name in names if f"SDTPS_{name.upper()}" in defaults}
     return SDTPS(embed_dim, num_patches, **{"grid": None, **settings, **options})

@@ -17,17 +17,12 @@ from torch import Tensor, nn
 from modeling.selection.sparse import ROUNDING
 
 MAX_LOGIT_GAP = 10.0
-"""How far above the largest kept logit a dropped one counts in the gradient of D; bounds it by exp(10)."""
-
-
-def aggregated_share(num_patches: int, sparse_ratio: float, aggr_ratio: float) -> float:
-    """Return alpha rho N, of which N_c is the whole part."""
-    return aggr_ratio * sparse_ratio * num_patches
+"""The gap above the largest kept logit at which a dropped one is clamped, so that exp(10) bounds the gradient of D."""
 
 
 def num_aggregated(num_patches: int, sparse_ratio: float, aggr_ratio: float) -> int:
     """N_c = max(1, floor(alpha rho N))."""
-    return max(1, math.floor(aggregated_share(num_patches, sparse_ratio, aggr_ratio) + ROUNDING))
+    return max(1, math.floor(aggr_ratio * sparse_ratio * num_patches + ROUNDING))
 
 
 class TokenAggregation(nn.Module):

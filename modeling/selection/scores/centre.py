@@ -26,9 +26,9 @@ class CentreScore(nn.Module):
         super().__init__()
         rows, columns = (torch.arange(size) - (size - 1) / 2 for size in grid)
         distance = torch.hypot(ROW_WEIGHT * rows[:, None], columns[None, :]).flatten()
-        # Computed from the configuration, so that it has no place in a checkpoint.
+        # It is not saved, because it follows from the grid.
         self.register_buffer("value", 1 - distance / distance.max().clamp_min(1), persistent=False)
 
     def forward(self, tokens: Tensor, present: Tensor | None = None) -> Scores:
-        """Score tokens (B, M, 1+N, C): 1 in the centre, less towards the border, the same in every image."""
+        """Score tokens (B, M, 1+N, C): highest at the centre and 0 in the corners, the same in every image."""
         return Scores(self.value.expand(*tokens.shape[:2], -1))

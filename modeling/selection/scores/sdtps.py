@@ -53,7 +53,7 @@ class SDTPSScore(nn.Module):
         self.predictor = nn.ModuleDict(predictors)
 
     def forward(self, tokens: Tensor, present: Tensor | None = None) -> Scores:
-        """Score the patches of tokens (B, M, 1+N, C); the global of a modality that is not `present` scores nothing."""
+        """Score the patches of tokens (B, M, 1+N, C); the global of an absent modality contributes 0."""
         with torch.autocast(tokens.device.type, enabled=False):
             globals_, patches = tokens[:, :, 0].float(), tokens[:, :, 1:].float()
             attention = torch.stack(

@@ -1,4 +1,4 @@
-"""A patch selection is score x keep x aggregate; SDTPS is one choice of each, after SEPS.
+"""A patch selection scores the patches, keeps the best, and aggregates them: score x keep x aggregate.
 
     score      how much each patch is worth keeping      `scores/`
     keep       the best of them, and the extra token     `sparse.py`
@@ -21,12 +21,13 @@ from modeling.selection.sparse import TokenSparse, num_kept
 from modeling.selection.types import Selection
 
 
-class SDTPS(nn.Module):
-    """Select among the patches of all modalities, each with its own parameters and with the globals of all.
+class PatchSelection(nn.Module):
+    """Select among the patches of each modality, with parameters of its own and the globals of all modalities.
 
-    Without Gumbel the score learns through the extra token alone, because the top-K has no gradient. With Gumbel and
-    `mask_aggregation`, training aggregates over all N patches with D as the mask: the tokens have the value that the
-    kept patches give, but a dropped patch can earn its place. In evaluation only the kept ones are aggregated.
+    In training with Gumbel and `mask_aggregation`, the aggregation sees all N patches, with the decision D of
+    `TokenSparse` as its mask. The tokens have the value that the kept patches give, but the gradient reaches the score
+    of dropped patches, too. In all other cases only the kept patches are aggregated, and the score learns through the
+    extra token alone.
 
     Args:
         embed_dim: width C of the tokens.
@@ -38,7 +39,7 @@ class SDTPS(nn.Module):
         aggr_ratio: alpha, the share of the kept patches that come out of a learned aggregation.
         beta, use_predictor, detach_attention: see `SDTPSScore`.
         use_gumbel, gumbel_tau, gumbel_sample: see `TokenSparse`.
-        mask_aggregation: False never shows D to the aggregation.
+        mask_aggregation: let the aggregation see D; False never does.
         modalities: names along M.
     """
 
@@ -79,20 +80,21 @@ class SDTPS(nn.Module):
         self.num_tokens = kind.count(num_patches, sparse_ratio, aggr_ratio)
         self.num_outputs = self.num_tokens + (num_kept(num_patches, sparse_ratio) < num_patches)
         self.aggregation = nn.ModuleDict({name: kind(embed_dim, self.num_tokens) for name in modalities})
-        self.masks = mask_aggregation and kind.uses_mask
+        self.mask_aggregation = mask_aggregation and kind.uses_mask
 
     def forward(self, tokens: Tensor, present: Tensor | None = None) -> tuple[Tensor, Selection]:
-        """Tokens (B, M, 1+N, C), global first, to (B, M, T+1, C): T aggregated and the extra one (none if rho is 1).
+        """Tokens (B, M, 1+N, C), global first, to (B, M, T+1, C): T aggregated and, if any is dropped, the extra one.
 
-        With `present` (B, M) bool, the global of an absent modality scores nothing; what comes out for the absent
-        modality itself means nothing.
+        With `present` (B, M) bool, the global of an absent modality does not contribute to any score, and the tokens
+        that come out for the absent modality itself are meaningless.
         """
         patches, scores = tokens[:, :, 1:], self.score(tokens, present)
         outputs, indices, all_weights = [], [], []
         for m, aggregation in enumerate(self.aggregation.values()):
             sparse = self.sparse(patches[:, m], scores.value[:, m])
-            if sparse.decision.requires_grad and self.masks:
+            if self.mask_aggregation and sparse.decision.requires_grad:  # D has a gradient only in training with Gumbel
                 aggregated, weights = aggregation(patches[:, m], sparse.decision)
+                # Report the weights of the kept patches, in the order of `indices`; those of the others are 0.
                 weights = weights.gather(2, sparse.indices.unsqueeze(1).expand(-1, weights.shape[1], -1))
             else:
                 aggregated, weights = aggregation(sparse.kept)
