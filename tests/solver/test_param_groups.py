@@ -93,7 +93,7 @@ def test_layers_decay_towards_the_input():
 
 
 def test_layers_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=r"layer_decay is 0\.5: layer_of must tell"):
+    with pytest.raises(ValueError, match=r"layer_decay is 0\.5: layer_of must give"):
         build(Toy(), layer_decay=0.5)
     with pytest.raises(ValueError, match=r"layer_of\('backbone.embed.weight'\) is 3, outside 0 to 2"):
         build(Toy(), layer_decay=0.5, num_layers=2, layer_of=lambda name: 3)

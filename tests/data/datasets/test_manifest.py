@@ -67,8 +67,8 @@ def test_paths_may_be_absolute_or_in_folders(write, tmp_path):
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ("valid,1,0,0,a.jpg,,", "split is 'valid', must be one of train, query, gallery"),
-        ("train,x,0,0,a.jpg,,", "id is 'x', must be a whole number from 0"),
+        ("valid,1,0,0,a.jpg,,", "split is 'valid' but must be one of train, query, gallery"),
+        ("train,x,0,0,a.jpg,,", "id is 'x' but must be a whole number from 0"),
         ("train,-1,0,0,a.jpg,,", "id is '-1'"),
         ("train,1.5,0,0,a.jpg,,", "id is '1.5'"),
         ("train,,0,0,a.jpg,,", "id is ''"),
@@ -79,7 +79,7 @@ def test_paths_may_be_absolute_or_in_folders(write, tmp_path):
         ("train,1,0,0,a.jpg,,,", "it does not have as many fields"),
         ("train,1,0,0,d.jpg,,", "there is no image"),
         ("train,1,0,0,folder/a.jpg,,", "there is no image"),
-        (GOOD[0], "the same as line 2"),
+        (GOOD[0], "it repeats line 2"),
     ],
 )
 def test_a_bad_row_is_named_by_file_and_line(write, row, reason):

@@ -282,7 +282,7 @@ def refused_to_write(folder, samples) -> str:
 def test_a_disk_that_is_too_small_is_told_before_decoding(tmp_path, samples, monkeypatch, no_decoding):
     no_decoding()
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1000, 990, 10))
-    assert "too little room" in refused_to_write(tmp_path / "cache", samples)
+    assert "too little space" in refused_to_write(tmp_path / "cache", samples)
     assert not list((tmp_path / "cache").iterdir())
 
 
