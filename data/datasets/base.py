@@ -63,10 +63,10 @@ class DataSet(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class FolderDataSet(DataSet):
-    """This data set lies in folders.
+    """This data set lies in folders, in one of three layouts.
 
-    They are <split>/<modality>/<image>, <split>/<identity>/<modality>/<image> or <split>/<image>. The images of a sample
-    have the same file name in every modality's folder.
+    The layouts are <split>/<modality>/<image>, <split>/<identity>/<modality>/<image> and <split>/<image>. The images of
+    a sample have the same file name in every modality's folder.
     """
 
     root_names: tuple[str, ...]

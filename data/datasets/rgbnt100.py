@@ -1,4 +1,4 @@
-"""RGBNT100 shows vehicles, 50 identities to train on and 50 to test on (Li et al., AAAI 2020).
+"""RGBNT100 shows vehicles, with 50 identities to train on and 50 to test on (Li et al., AAAI 2020).
 
 The layout is rgbir/{bounding_box_train,query,bounding_box_test}/0548_c0002_000.jpg. One image holds the three
 modalities side by side, RGB | NI | TI. The name gives the identity, the camera counted from 1 and a running number.

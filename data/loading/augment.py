@@ -63,7 +63,7 @@ class TrainAugment:
     mean: Sequence[float]
     std: Sequence[float]
     sync_geometry: bool
-    """If True, the modalities of a sample share one flip, crop and rectangle and stay aligned; else each has its own."""
+    """If True, the modalities of a sample share one flip, crop and rectangle and stay aligned; else each has one."""
     modality_dropout: float
     """A modality of a sample is made absent with this probability (`drop_modalities`)."""
     process_rank: int
@@ -139,9 +139,9 @@ def draw_boxes(
     aspect = (ERASE_LOG_ASPECT[0] + aspect * (ERASE_LOG_ASPECT[1] - ERASE_LOG_ASPECT[0])).exp()
     tall, wide = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
     fits = (tall < height) & (wide < width)
-    first = fits.byte().argmax(-1, keepdim=True)  # argmax takes the first maximum
+    first = fits.byte().argmax(-1, keepdim=True)  # argmax returns the first maximum
     tall, wide, top, left, fits = (values.gather(-1, first) for values in (tall, wide, top, left, fits))
-    # top is uniform in 0..height - tall; the minimum guards against a product that float32 rounds up to the next integer.
+    # top is uniform in 0..height - tall; the minimum catches a product that float32 rounds up to the next integer.
     top = torch.minimum((top * (height - tall + 1)).floor(), height - tall)
     left = torch.minimum((left * (width - wide + 1)).floor(), width - wide)
     return torch.cat([top, left, tall * fits, wide], dim=-1)

@@ -15,7 +15,7 @@ from utils.errors import UserError
 
 
 class BatchLoader(DataLoader):
-    """Loads the batches that `batch_sampler` lists.
+    """Load the batches that `batch_sampler` lists.
 
     Args:
         dataset: makes whole batches.

@@ -1,4 +1,4 @@
-"""A camera stands somewhere, and its three sensors turn the signals that reach them into images."""
+"""Describe a camera, and turn the signals that reach its three sensors into images."""
 
 from __future__ import annotations
 

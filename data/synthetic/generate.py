@@ -86,7 +86,7 @@ def is_complete(folder: Path, spec: SyntheticSpec) -> bool:
 
 
 def file_stems(spec: SyntheticSpec, split: str, index: int) -> list[str]:
-    """Return the file names, without suffix, of a split's identity `index`; test identities follow those of training."""
+    """Return the file names without suffix of a split's identity `index`; test identities follow those of training."""
     identity = 1 + index + (spec.train_ids if split == "test" else 0)
     cameras = identity_cameras(spec.seed, split, index)
     numbers = range(spec.num_images(split, index))

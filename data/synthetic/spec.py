@@ -73,7 +73,7 @@ class SyntheticSpec:
 
     @property
     def folder_name(self) -> str:
-        """Return a readable name with a hash of the spec and the generator's version, so that each set has its own folder."""
+        """Return a readable name with a hash of the spec and the generator's version, so that no two sets share it."""
         height, width = self.size_hw
         digest = hashlib.sha256(json.dumps(self.as_json(), sort_keys=True).encode()).hexdigest()[:8]
         return (

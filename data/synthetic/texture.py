@@ -1,8 +1,8 @@
 """Describe textures in the coordinates of the garment by eight numbers, which one formula evaluates.
 
-The angle round the body is s, in radians (0 at the front, pi at the back), and v runs along the part from 0 at its upper
-end to 1 at its lower end. A pixel shows the second colour where a wave exceeds its threshold or where it lies in a
-window:
+The angle round the body is s, in radians (0 at the front, pi at the back), and v runs along the part from 0 at its
+upper end to 1 at its lower end. A pixel shows the second colour where a wave exceeds its threshold or where it lies in
+a window:
 
     sum:     sin(2 pi (wave_s s + wave_v v)) > threshold
     product: sin(2 pi wave_s s) sin(2 pi wave_v v) > threshold      (checks)
