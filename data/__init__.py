@@ -1,1 +1,1 @@
-"""From files on disk to batches on the device: data sets, decoded store, samplers, augmentation, the synthetic set."""
+"""Turn files on disk into batches on the device: data sets, decoded store, samplers, augmentation, synthetic set."""

@@ -1,4 +1,4 @@
-"""From a configuration to samples, stores and loaders; no other file of this package reads the configuration."""
+"""Build samples, stores and loaders from a configuration, which no other file of this package reads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from utils.cpus import available_cpus
 
 
 def build_data(cfg: CfgNode) -> ReIDData:
-    """List the data set that the configuration names, after generating it if it is one that can be generated.
+    """List the data set that the configuration names, and generate it first if it can be generated.
 
     Raises:
         UserError: the data set is unknown, missing or broken.
@@ -43,9 +43,9 @@ def build_data(cfg: CfgNode) -> ReIDData:
 
 
 def build_train_loader(cfg: CfgNode, data: ReIDData, device: torch.device) -> BatchLoader:
-    """Build the loader of training batches, whose order comes from `loader.batch_sampler` with its `set_epoch`.
+    """Build the loader of training batches; `loader.batch_sampler.set_epoch` decides their order.
 
-    Each of several processes loads its part of every batch.
+    If there are several processes, each loads its part of every batch.
     """
     options = {
         "batch_size": cfg.SOLVER.IMS_PER_BATCH,
@@ -62,9 +62,9 @@ def build_train_loader(cfg: CfgNode, data: ReIDData, device: torch.device) -> Ba
 
 
 def build_eval_loader(cfg: CfgNode, split: EvalSplit, device: torch.device) -> BatchLoader:
-    """Build the loader of a split's samples in their order.
+    """Build the loader that reads a split's samples in order.
 
-    Several processes take turns with the batches that a single process would make, so that each feature is bit-equal.
+    Several processes share out the batches that one process would make, so that every feature is bit-identical.
     """
     step = cfg.TEST.IMS_PER_BATCH
     batches = [list(range(i, min(i + step, len(split.samples)))) for i in range(0, len(split.samples), step)]

@@ -1,4 +1,4 @@
-"""Where the object is, on the grid of patches. Only the synthetic set has masks."""
+"""Compute where the object is on the grid of patches. Only the synthetic set has masks."""
 
 from __future__ import annotations
 

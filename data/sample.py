@@ -1,4 +1,4 @@
-"""What travels from the disk to the model: a `Sample` has paths and no pixels, a `Batch` has pixels."""
+"""A `Sample` holds paths but no pixels; a `Batch` holds the pixels that travel to the model."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ MODALITIES = ("RGB", "NI", "TI")  # Visible, near infrared, thermal infrared: ev
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One object seen once, by up to three aligned cameras. No pixel is read to make one."""
+    """A sample is one object seen once by up to three aligned cameras. Making one reads no pixel."""
 
     paths: tuple[Path | None, ...]
-    """One image file per modality, in the order of MODALITIES; None where the modality is absent."""
+    """Names one image file per modality, in the order of MODALITIES; None where the modality is absent."""
     pid: int
-    """The identity that the file names give; training labels are made from the sorted set of these."""
+    """The file names give this identity; training labels are made from the sorted set of these."""
     camera: int
-    """The camera, counted from 0."""
+    """The camera is counted from 0."""
     scene: int = 0
-    """The scene or session, where the data set's protocol uses one."""
+    """The scene or session matters only where the data set's protocol uses it."""
     tiled: bool = False
-    """True: the paths name one file that holds the three images side by side (RGBNT100)."""
+    """Says whether the paths name one file that holds the three images side by side (RGBNT100)."""
     mask: Path | None = None
-    """A grey image that is 255 on the object, if the data set has one; the model never sees it."""
+    """Names a grey image that is 255 on the object, if the data set has one; the model never sees it."""
 
     @property
     def name(self) -> str:
-        """The file name that stands for the sample in messages and result files."""
+        """Return the file name that stands for the sample in messages and result files."""
         return next(path for path in self.paths if path is not None).name
 
 
 @dataclass(slots=True)
 class Batch:
-    """A batch as it leaves the loader, with pixels still as bytes."""
+    """A batch leaves the loader in this form, with pixels still as bytes."""
 
     images: Tensor
     """(B, M, 3, H, W) uint8."""

@@ -1,4 +1,4 @@
-"""What a run trains on and what it is scored on: lists of samples, labels, and the protocol."""
+"""Define what a run trains on and what it is scored on: lists of samples, labels and the protocol."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VALIDATION_SEED = 0  # The held-out identities do not depend on the seed of the 
 
 @dataclass(frozen=True)
 class EvalSplit:
-    """Query and gallery over one list of distinct samples, so that an image that is in both is encoded once."""
+    """Query and gallery index one list of distinct samples, so that an image that is in both is encoded once."""
 
     name: str
     samples: tuple[Sample, ...]
@@ -29,12 +29,12 @@ class EvalSplit:
 
     @property
     def pids(self) -> np.ndarray:
-        """(N,) identities."""
+        """Return the identities (N,)."""
         return np.array([sample.pid for sample in self.samples])
 
     @property
     def groups(self) -> np.ndarray:
-        """(N,) cameras or scenes, depending on the protocol."""
+        """Return the cameras or scenes (N,), depending on the protocol."""
         return np.array([getattr(sample, self.protocol) for sample in self.samples])
 
     def check_matches(self) -> None:
@@ -58,7 +58,7 @@ class EvalSplit:
 
 @dataclass(frozen=True)
 class ReIDData:
-    """The splits of a data set that a run uses."""
+    """A run uses these splits of a data set."""
 
     train: tuple[Sample, ...]
     test: EvalSplit
@@ -66,18 +66,18 @@ class ReIDData:
 
     @property
     def train_pids(self) -> list[int]:
-        """The sorted identities of the training set; a sample's label is the position of its identity."""
+        """Return the sorted identities of the training set; a sample's label is the position of its identity."""
         return sorted({sample.pid for sample in self.train})
 
     @property
     def labels(self) -> np.ndarray:
-        """(N,) training labels 0..K-1."""
+        """Return the training labels (N,), 0..K-1."""
         position = {pid: label for label, pid in enumerate(self.train_pids)}
         return np.array([position[sample.pid] for sample in self.train])
 
     @property
     def num_cameras(self) -> int:
-        """The number of cameras of the training set."""
+        """Return the number of cameras of the training set."""
         return max(sample.camera for sample in self.train) + 1
 
 

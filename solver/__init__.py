@@ -1,4 +1,4 @@
-"""Optimiser, parameter groups and learning-rate schedule."""
+"""Build the optimiser with its parameter groups, and the learning-rate schedule."""
 
 from solver.build import build_optimizer, build_schedule
 

@@ -1,4 +1,4 @@
-"""From configuration to optimiser and schedule: the only file of this package that reads the keys."""
+"""Build optimiser and schedule from the configuration, which no other file of this package reads."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 def _zero_momenta(optimizer: torch.optim.SGD) -> None:
     """Set all momenta to 0, which is equivalent to an uninitialised first step.
 
-    Fused SGD would allocate them uninitialised and leave them so if its first step is skipped, which is the rule with a
+    Fused SGD would allocate them uninitialised and leave them so if its first step is skipped, which is usual with a
     gradient scaler.
     """
     for group in optimizer.param_groups:

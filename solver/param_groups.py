@@ -1,4 +1,4 @@
-"""The learning rate and decay of each parameter: ordered rules, few groups, every parameter in exactly one."""
+"""Give every trainable parameter its learning rate and decay, by ordered rules and in few groups."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def build_param_groups(
         ValueError: `layer_of` is missing, or gives a layer outside 0 to `num_layers`.
     """
     if layer_decay != 1.0 and layer_of is None:
-        raise ValueError(f"layer_decay is {layer_decay}: layer_of must tell the layer of a parameter")
+        raise ValueError(f"layer_decay is {layer_decay}: layer_of must give the layer of a parameter")
 
     if layer_decay == 1.0:
         hyper = {"backbone": (backbone_lr, weight_decay)}

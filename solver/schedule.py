@@ -1,4 +1,4 @@
-"""The learning rate of an epoch, as pure functions of the epoch."""
+"""Compute the learning rate of an epoch by pure functions of the epoch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 def lr_factor(epoch: int, *, warmup_epochs: int, max_epochs: int, warmup_start: float, min_factor: float) -> float:
-    """Factor on the rate during `epoch` (from 0): linear from `warmup_start` to 1, then a cosine to `min_factor`.
+    """Return the factor on the rate of `epoch` (from 0): first linear up to 1, then a cosine to `min_factor`.
 
     It is `warmup_start` at epoch 0, 1 at epoch `warmup_epochs` and `min_factor` at the last epoch.
     """
@@ -36,7 +36,7 @@ def original_lr(
 
 
 def _half_cosine(progress: float) -> float:
-    """Falls from 1 to 0 as `progress` goes from 0 to 1."""
+    """Return a half cosine, which falls from 1 to 0 as `progress` goes from 0 to 1."""
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
@@ -52,7 +52,7 @@ def lr_noise(epoch: int, seed: int, amplitude: float) -> float:
 
 
 class EpochSchedule:
-    """Sets the 'lr' of each group to factor(epoch) x rate(epoch, its 'base_lr'); it has no state.
+    """Set the 'lr' of each group to factor(epoch) x rate(epoch, its 'base_lr'); it has no state.
 
     Args:
         optimizer: each of its groups has a 'base_lr'.

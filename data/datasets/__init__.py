@@ -1,4 +1,4 @@
-"""The data sets by name. A new one is a description in a file of its own and an entry here."""
+"""List the data sets by name. A new one needs a description in a file of its own and an entry here."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ DATASETS: dict[str, DataSet] = {
 
 
 def find_dataset(name: str) -> DataSet:
-    """Return the data set called `name`, in any letter case.
+    """Return the data set called `name`, ignoring letter case.
 
     Raises:
-        UserError: there is none.
+        UserError: no data set has this name.
     """
     for known, dataset in DATASETS.items():
         if known.lower() == name.lower():
             return dataset
     raise UserError(
-        f"DATASETS.NAMES is {name!r}, which is no data set. Allowed: {', '.join(DATASETS)}. {NEEDS_NOTHING}"
+        f"DATASETS.NAMES is {name!r}, which is not a data set. Allowed: {', '.join(DATASETS)}. {NEEDS_NOTHING}"
     )

@@ -1,7 +1,7 @@
-"""What a data set is: one description, with its name, its protocol, its published counts and a way to list its samples.
+"""A data set is one description: its name, its protocol, its published counts and a way to list its samples.
 
-A data set that lies in folders and tells identity and camera by file names is a `FolderDataSet`, which needs no code
-but `read_name`. rgbnt100.py, rgbnt201.py and msvr310.py are examples of the three layouts that it reads.
+A data set that lies in folders and encodes identity and camera in its file names is a `FolderDataSet`, which needs no
+code except `read_name`. rgbnt100.py, rgbnt201.py and msvr310.py are examples of the three layouts that it reads.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from data.datasets.listing import NO_MASK, NO_SAMPLES, Scan, find_root, list_fol
 from data.sample import MODALITIES, Sample
 
 Counts = Mapping[str, int | str]
-"""Counts of a split by name: 'ids', 'samples', 'cameras', 'per camera'."""
+"""Maps 'ids', 'samples', 'cameras' and 'per camera' to the counts of a split."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet(ABC):
-    """A data set as the rest of the program knows it."""
+    """The rest of the program uses a data set through this interface."""
 
     name: str
     source: str
     """Tells a user where to get it."""
     protocol: Literal["camera", "scene"] | None
-    """A query ignores the gallery images of its own identity from the same camera or scene. None: the user decides
-    (DATASETS.PROTOCOL)."""
+    """A query ignores the gallery images of its own identity from the same camera or scene. If it is
+    None, the user decides (DATASETS.PROTOCOL)."""
     expected: Mapping[str, Counts] | None = None
-    """What a complete copy holds, by split, where that is published."""
+    """Maps each split to the counts of a complete copy, where they are published."""
 
     def prepare(self, root: Path, *, settings: Mapping[str, Any], workers: int) -> Path:
-        """Make sure that the data set is on the disk, if the program can do that, and return the root to scan.
+        """Make sure that the data set is on disk, if the program can provide it, and return the root to scan.
 
         Args:
             root: DATASETS.ROOT_DIR.
             settings: the section of the configuration that has the data set's name (the keys of SYNTHETIC for the
                 data set 'synthetic'), with keys in lower case; empty if there is none.
-            workers: processes that may be used.
+            workers: how many processes may be used.
         """
         return root
 
@@ -63,25 +63,26 @@ class DataSet(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class FolderDataSet(DataSet):
-    """A data set in folders, <split>/<modality>/<image>, <split>/<identity>/<modality>/<image> or <split>/<image>.
+    """This data set lies in folders, in one of three layouts.
 
-    The images of a sample have the same file name in every modality's folder.
+    The layouts are <split>/<modality>/<image>, <split>/<identity>/<modality>/<image> and <split>/<image>. The images of
+    a sample have the same file name in every modality's folder.
     """
 
     root_names: tuple[str, ...]
-    """Folders that may lie between DATASETS.ROOT_DIR and those of the splits, outermost first."""
+    """Names the folders that may lie between DATASETS.ROOT_DIR and the splits, outermost first."""
     splits: Mapping[str, str]
     """Maps 'train', 'query' and 'gallery' to their folders, which need not be distinct."""
     modality_folders: tuple[str, ...] = ()
-    """The folders in the order of MODALITIES; empty: an image file holds the three modalities side by side."""
+    """Names the folders in the order of MODALITIES. If it is empty, an image file holds the modalities side by side."""
     has_identity_folders: bool = False
-    """True: the modality folders lie in a folder per identity."""
+    """Says whether the modality folders lie in a folder per identity."""
     mask_folder: str | None = None
-    """A folder beside those of the modalities that may hold <stem>.png, the mask of each sample."""
+    """Names a folder beside the modality folders that may hold <stem>.png, the mask of each sample."""
     file_name: re.Pattern[str]
     """Matches the name of every image, without its suffix."""
     bad_name: str
-    """The problem of an image whose name does not match, such as 'file(s) not named like 0548_c0002_000.jpg'."""
+    """Describes an image whose name does not match, such as 'file(s) not named like 0548_c0002_000.jpg'."""
     read_name: Callable[[re.Match[str], Path], dict[str, int]]
     """Returns `pid`, `camera` (counted from 0) and, if the protocol needs it, `scene` of a sample from the match and
     the identity's folder (the split's if there is none). A ValueError is reported as a problem, in its own words."""

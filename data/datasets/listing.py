@@ -1,4 +1,4 @@
-"""Finding, listing and pairing image files by name.
+"""Find, list and pair image files by name.
 
 Everything that is wrong with a tree is collected in a `Scan`, so that a user sees all of it at once: `checked` raises
 it as one error, and tools.check_data prints it.
@@ -15,7 +15,7 @@ from data.sample import Sample
 from utils.errors import UserError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-NUM_SHOWN = 5  # An error names so many files and counts the rest.
+NUM_SHOWN = 5  # An error names this many files and counts the rest.
 
 MISSING_FOLDER = "missing folder(s)"
 NO_MASK = "sample(s) without a mask"
@@ -27,7 +27,7 @@ NEEDS_NOTHING = "configs/Synthetic/DeMo_SDTPS.yml needs no download."
 
 @dataclass
 class Scan:
-    """The result of a walk over a data set: its samples by split, and everything that is wrong with it."""
+    """A scan holds what a walk over a data set found: its samples by split, and everything that is wrong with it."""
 
     name: str
     root: Path
@@ -72,7 +72,7 @@ def find_root(root: Path, names: Sequence[str], markers: Sequence[str], *, title
     """Find the folder that holds the folders `markers`: `root`, or one below it along `names`, outermost first.
 
     Each name may be left out and letter case is ignored, so that users can give the data set's own folder or the one
-    they unpacked it into. Of several candidates the one with the most markers wins, and of equals the outermost.
+    they unpacked it into. The candidate with the most markers wins; a tie goes to the outermost.
 
     Args:
         root: where to look.
@@ -104,7 +104,7 @@ def _count_markers(folder: Path, markers: Sequence[str]) -> int:
 
 
 def _describe(folder: Path) -> str:
-    """Tell in a message what is at `folder`."""
+    """Describe what is at `folder`, for a message."""
     if not folder.exists():
         return f"{folder} does not exist"
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""Your own data set, listed in a CSV file: it needs no code and no folder layout.
+"""A CSV file lists your own data set, which then needs no code and no folder layout.
 
     split,id,camera,scene,rgb,ni,ti
     train,17,0,0,rgb/0001.jpg,ni/0001.jpg,ti/0001.jpg
@@ -32,10 +32,10 @@ NO_ROWS = "split(s) without a row"
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest(DataSet):
-    """A data set in a CSV file, which `root` names."""
+    """This data set is a CSV file, which `root` names."""
 
     def scan(self, root: Path) -> Scan:
-        """List the rows of the CSV file `root` in their order; bad rows and missing images are problems.
+        """List the rows of the CSV file `root` in order; bad rows and missing images become problems.
 
         Raises:
             UserError: there is no such file, or it is not a CSV file with the right header.
@@ -52,7 +52,7 @@ class Manifest(DataSet):
             try:
                 split, sample = _parse_row(row, root.parent)
                 if (split, sample) in lines:
-                    raise ValueError(f"the same as line {lines[split, sample]}")
+                    raise ValueError(f"it repeats line {lines[split, sample]}")
             except ValueError as error:
                 found.report(BAD_ROW, f"{root}:{line}", str(error))
                 continue
@@ -87,7 +87,7 @@ def _check_header(csv_path: Path, header: Iterable[str]) -> None:
     if missing or unknown or len(set(header)) < len(header):
         raise UserError(
             f"The first line of the manifest {csv_path} is {','.join(header)!r}; it must name the columns "
-            f"{','.join(COLUMNS)}, separated by commas, in any order, scene optional."
+            f"{','.join(COLUMNS)}, separated by commas, in any order; scene is optional."
         )
 
 
@@ -96,22 +96,22 @@ def _parse_row(row: dict[str | None, str | None], folder: Path) -> tuple[str, Sa
     if None in row or None in row.values():
         raise ValueError("it does not have as many fields as the first line")
     if row["split"] not in SPLITS:
-        raise ValueError(f"split is {row['split']!r}, must be one of {', '.join(SPLITS)}")
+        raise ValueError(f"split is {row['split']!r} but must be one of {', '.join(SPLITS)}")
     numbers = {column: _whole_number(column, row.get(column, "0")) for column in ("id", "camera", "scene")}
     paths = tuple(folder / row[column] if row[column] else None for column in PATH_COLUMNS)
     if not any(paths):
-        raise ValueError(f"all of {', '.join(PATH_COLUMNS)} are empty, one must name an image")
+        raise ValueError(f"all of {', '.join(PATH_COLUMNS)} are empty, but one must name an image")
     return row["split"], Sample(paths, pid=numbers["id"], camera=numbers["camera"], scene=numbers["scene"])
 
 
 def _whole_number(column: str, text: str) -> int:
     if not (text.isascii() and text.isdigit()):
-        raise ValueError(f"{column} is {text!r}, must be a whole number from 0")
+        raise ValueError(f"{column} is {text!r} but must be a whole number from 0")
     return int(text)
 
 
 def _report_missing_images(found: Scan, lines: dict[tuple[str, Sample], int]) -> None:
-    """Report images that do not exist. Each folder is listed once: on a network disk that beats a look per file."""
+    """Report images that do not exist. Each folder is listed once, which on a network disk beats a lookup per file."""
     listed: dict[Path, set[str]] = {}
     for (_, sample), line in lines.items():
         for path in filter(None, sample.paths):

@@ -1,7 +1,7 @@
-"""MSVR310: vehicles, 155 identities to train on and 155 to test on (Zheng et al., Information Fusion 2023).
+"""MSVR310 shows vehicles, with 155 identities to train on and 155 to test on (Zheng et al., Information Fusion 2023).
 
-Layout: {bounding_box_train,query3,bounding_box_test}/<id>/{vis,ni,th}/0001_s001_v0_000.jpg, where the name gives the
-identity, the scene, the viewpoint (0 to 7), which stands in for the camera, and a running number. A query ignores
+The layout is {bounding_box_train,query3,bounding_box_test}/<id>/{vis,ni,th}/0001_s001_v0_000.jpg, where the name gives
+the identity, the scene, the viewpoint (0 to 7), which stands in for the camera, and a running number. A query ignores
 gallery images of its own identity and *scene*.
 """
 

@@ -1,6 +1,6 @@
-"""RGBNT100: vehicles, 50 identities to train on and 50 to test on (Li et al., AAAI 2020).
+"""RGBNT100 shows vehicles, with 50 identities to train on and 50 to test on (Li et al., AAAI 2020).
 
-Layout: rgbir/{bounding_box_train,query,bounding_box_test}/0548_c0002_000.jpg, one image that holds the three
+The layout is rgbir/{bounding_box_train,query,bounding_box_test}/0548_c0002_000.jpg. One image holds the three
 modalities side by side, RGB | NI | TI. The name gives the identity, the camera counted from 1 and a running number.
 The queries are copies of gallery images.
 """

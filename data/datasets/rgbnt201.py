@@ -1,8 +1,8 @@
-"""RGBNT201: persons, 171 identities to train on and 30 to test on (Zheng et al., AAAI 2021).
+"""RGBNT201 shows persons, with 171 identities to train on and 30 to test on (Zheng et al., AAAI 2021).
 
-Layout: {train_171,test}/{RGB,NI,TI}/000028_cam1_0_02.jpg, where the name gives the identity, the camera counted from 1,
-a sequence flag and a running number. Query and gallery are the same folder. A folder MASK, which the synthetic set has,
-says where the person is.
+The layout is {train_171,test}/{RGB,NI,TI}/000028_cam1_0_02.jpg, where the name gives the identity, the camera counted
+from 1, a sequence flag and a running number. Query and gallery are the same folder. A folder MASK, which the synthetic
+set has, says where the person is.
 """
 
 import re

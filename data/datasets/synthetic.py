@@ -1,4 +1,4 @@
-"""The synthetic set: persons that data/synthetic draws on first use and writes in RGBNT201's layout."""
+"""The synthetic set shows persons that data/synthetic draws on first use and writes in RGBNT201's layout."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from data.synthetic import SyntheticSpec, ensure_synthetic
 
 @dataclass(frozen=True, kw_only=True)
 class Synthetic(DataSet):
-    """A data set that is generated."""
+    """This data set is generated."""
 
     def prepare(self, root: Path, *, settings: Mapping[str, Any], workers: int) -> Path:
-        """Generate the set in `root`, unless it is there, and return its folder."""
+        """Generate the set in `root`, unless it exists already, and return its folder."""
         values = dict(settings)
         spec = SyntheticSpec(size_hw=tuple(values.pop("size")), **values)
         return ensure_synthetic(root, spec, workers=workers)

@@ -1,7 +1,7 @@
-"""WMVeID863: vehicles under glare, 863 identities (Zheng et al., arXiv:2305.13659).
+"""WMVeID863 shows vehicles under glare, with 863 identities (Zheng et al., arXiv:2305.13659).
 
-Layout: {train,query,test}/<id>/{vis,ni,th}/*.jpg. The identity is the folder's number. The name holds the camera as
-v<digit> and may say whether it was night as n<digit>, which becomes the scene.
+The layout is {train,query,test}/<id>/{vis,ni,th}/*.jpg. The identity is the folder's number. The name holds the camera
+as v<digit> and may say whether it was night as n<digit>, which becomes the scene.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Training and evaluation transforms of a whole batch, on whatever device it is on.
+"""Transform a whole batch for training or evaluation, on whatever device it is on.
 
 Shapes: B batch, M modality, G geometries per sample (1 where the modalities share one, else M), H x W pixels.
 """
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Random erasing with timm's numbers, which the original uses as well.
+# Random erasing uses timm's numbers, as the original does.
 ERASE_AREA = (0.02, 1 / 3)  # share of the image
 ERASE_LOG_ASPECT = (math.log(0.3), math.log(1 / 0.3))  # log of height over width
 ERASE_TRIES = 10
-NOISE_STRIDE = 977  # values between the noise of one sample and of the next in the table (`draw_noise`)
+NOISE_STRIDE = 977  # The noise of consecutive samples starts this far apart in the table (`draw_noise`).
 
 
 def normalize(images: Tensor, present: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -38,9 +38,9 @@ def normalize(images: Tensor, present: Tensor, *, mean: Sequence[float], std: Se
 
 @functools.cache
 def _affine(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return (x / 255 - mean) / std as x * scale + shift, each (3, 1, 1).
+    """Return scale and shift, each (3, 1, 1), so that x * scale + shift is (x / 255 - mean) / std.
 
-    They are cached because a copy to the device waits for it.
+    They are cached because a copy to the device makes the host wait.
     """
     with torch.inference_mode(False):
         mean_, std_ = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (mean, std))
@@ -49,11 +49,11 @@ def _affine(mean: tuple[float, ...], std: tuple[float, ...], device: torch.devic
 
 @dataclass(frozen=True, kw_only=True)
 class TrainAugment:
-    """Random horizontal flip, black padding and random crop back to size, normalisation, random erasing.
+    """Flip at random, pad with black and crop back to size at random, normalise, and erase at random.
 
-    Random erasing (Zhong et al., arXiv:1708.04896) replaces one rectangle by normal noise, after normalisation.
+    Random erasing (Zhong et al., arXiv:1708.04896) replaces one rectangle with normal noise, after normalisation.
 
-    Several processes have equal parts of a batch. Each draws the numbers of the whole batch and uses its own part, so
+    Several processes share a batch equally. Each draws the numbers of the whole batch and uses its own part, so
     that a sample's numbers do not depend on how many processes there are.
     """
 
@@ -63,9 +63,9 @@ class TrainAugment:
     mean: Sequence[float]
     std: Sequence[float]
     sync_geometry: bool
-    """True: the modalities of a sample share one flip, crop and rectangle and stay aligned. False: each has its own."""
+    """If True, the modalities of a sample share one flip, crop and rectangle and stay aligned; else each has one."""
     modality_dropout: float
-    """Probability that a modality of a sample is made absent (`drop_modalities`)."""
+    """A modality of a sample is made absent with this probability (`drop_modalities`)."""
     process_rank: int
     num_processes: int
 
@@ -81,20 +81,20 @@ class TrainAugment:
         return self._erase(images, present, geometries, generator) if self.erase_prob > 0 else images
 
     def drop_modalities(self, present: Tensor, generator: torch.Generator) -> Tensor:
-        """Make modalities absent at random, but never all of a sample: present (B, M) bool to the same."""
+        """Make modalities absent at random, but never all of a sample; take and return present (B, M) bool."""
         if self.modality_dropout == 0:
             return present
         shape = (self.num_processes * len(present), present.shape[1])
         draws = self._own(torch.rand(shape, generator=generator, device=present.device))
-        left = present & (draws >= self.modality_dropout)
-        return torch.where(left.any(dim=1, keepdim=True), left, present)
+        remaining = present & (draws >= self.modality_dropout)
+        return torch.where(remaining.any(dim=1, keepdim=True), remaining, present)
 
     def _own(self, drawn: Tensor) -> Tensor:
-        """Return this process's part (B, ...) of what was drawn for all."""
+        """Return this process's part (B, ...) of what was drawn for all processes."""
         return drawn.chunk(self.num_processes)[self.process_rank]
 
     def _flip_and_crop(self, images: Tensor, geometries: tuple[int, int], generator: torch.Generator) -> Tensor:
-        """Flip, pad with black and crop as two gathers, of rows and then of columns."""
+        """Flip, pad with black and crop by gathering first rows and then columns."""
         device, (batch, modalities, channels, height, width) = images.device, images.shape
         pad = self.pad_pixels
         top, left = torch.randint(2 * pad + 1, (2, *geometries, 1), generator=generator, device=device)
@@ -105,7 +105,7 @@ class TrainAugment:
         padded_height, padded_width = padded.shape[-2:]
         rows = (top + torch.arange(height, device=device)).expand(batch, modalities, height)
         planes = torch.arange(batch * modalities * channels, device=device).view(batch, modalities, channels, 1)
-        rows = planes * padded_height + rows[:, :, None]  # (B, M, 3, H), counted through the batch
+        rows = planes * padded_height + rows[:, :, None]  # (B, M, 3, H), numbered through the batch
         cropped = padded.reshape(-1, padded_width).index_select(0, rows.flatten())
         cropped = cropped.view(batch, modalities, channels, height, padded_width)
 
@@ -116,7 +116,7 @@ class TrainAugment:
     def _erase(
         self, images: Tensor, present: Tensor, geometries: tuple[int, int], generator: torch.Generator
     ) -> Tensor:
-        """Replace a rectangle of some images that are present by standard normal noise."""
+        """Replace a rectangle in some of the images that are present with standard normal noise."""
         erase = torch.rand(geometries, generator=generator, device=images.device) < self.erase_prob
         boxes = draw_boxes(geometries, images.shape[-2:], generator, images.device)
         noise = draw_noise((len(erase), *images.shape[1:]), generator, images.device)
@@ -139,9 +139,9 @@ def draw_boxes(
     aspect = (ERASE_LOG_ASPECT[0] + aspect * (ERASE_LOG_ASPECT[1] - ERASE_LOG_ASPECT[0])).exp()
     tall, wide = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
     fits = (tall < height) & (wide < width)
-    first = fits.byte().argmax(-1, keepdim=True)  # argmax takes the first of equals
+    first = fits.byte().argmax(-1, keepdim=True)  # argmax returns the first maximum
     tall, wide, top, left, fits = (values.gather(-1, first) for values in (tall, wide, top, left, fits))
-    # top is uniform in 0..height - tall; the minimum is for a product that float32 rounds up to the next integer.
+    # top is uniform in 0..height - tall; the minimum catches a product that float32 rounds up to the next integer.
     top = torch.minimum((top * (height - tall + 1)).floor(), height - tall)
     left = torch.minimum((left * (width - wide + 1)).floor(), width - wide)
     return torch.cat([top, left, tall * fits, wide], dim=-1)
@@ -158,11 +158,11 @@ def as_masks(boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
 def draw_noise(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
     """Draw standard normal noise of the shape (B, M, 3, H, W).
 
-    A normal number for every value of a batch would make a step of configs/Synthetic/DeMo_SDTPS.yml, if it erased,
-    about 5 % longer on two CPU cores. So each modality has a table, drawn in each call, that sample i reads from
+    Drawing a normal number for every value of a batch would make a step of configs/Synthetic/DeMo_SDTPS.yml, if it
+    erased, about 5 % longer on two CPU cores. So each call draws one table per modality, which sample i reads from
     position i * NOISE_STRIDE on. Values are independent within an image, between the modalities of a sample, and at
-    equal pixels of different samples; the noise of two samples is equal where the one is shifted by a multiple of
-    NOISE_STRIDE in the flattened image.
+    equal pixels of different samples; the noise of one sample equals that of another only when it is shifted by a
+    multiple of NOISE_STRIDE in the flattened image.
     """
     batch, modalities, channels, height, width = shape
     length = (batch - 1) * NOISE_STRIDE + channels * height * width

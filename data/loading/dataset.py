@@ -1,4 +1,4 @@
-"""Whole batches out of the decoded store."""
+"""Read whole batches from the decoded store."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from data.loading.store import GIB, ImageStore
 from data.sample import Batch, Sample
 from utils.errors import UserError
 
-ROWS_PER_COPY = 256  # Samples per copy to the device, which are in host memory at a time.
+ROWS_PER_COPY = 256  # One copy to the device moves this many samples, which are in host memory at once.
 
 
 class StoreDataset(Dataset):
-    """Indexes a store by whole batches: `DataLoader(dataset, batch_sampler=..., collate_fn=identity)`.
+    """Index a store by whole batches: `DataLoader(dataset, batch_sampler=..., collate_fn=identity)`.
 
     Args:
         store: decoded images.
-        samples: the samples that the store was made of, in its order.
+        samples: the samples that the store was made from, in its order.
         labels: (N,) training labels; None uses the identities instead.
     """
 
@@ -53,7 +53,7 @@ class StoreDataset(Dataset):
                 "has less memory left. Set DATALOADER.CACHE: auto."
             ) from error
         for start in range(0, len(images), ROWS_PER_COPY):
-            rows = np.array(images[start : start + ROWS_PER_COPY])  # a copy: torch takes no read-only memory
+            rows = np.array(images[start : start + ROWS_PER_COPY])  # copied, because torch accepts no read-only memory
             resident[start : start + ROWS_PER_COPY] = torch.from_numpy(rows)
         moved = copy.copy(self)
         moved._resident = resident

@@ -1,4 +1,4 @@
-"""From an image file to 8-bit RGB pixels at the model's input size."""
+"""Decode image files into 8-bit RGB pixels at the model's input size."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def read_rgb(path: Path) -> Image.Image:
         raise missing_file(path) from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
         raise UserError(
-            f"The image {path} ({_bytes_of(path)}) cannot be decoded: {error or type(error).__name__}. Copy it "
+            f"The image {path} ({_describe_size(path)}) cannot be decoded: {error or type(error).__name__}. Copy it "
             "again from the data set's archive."
         ) from error
 
 
 def missing_file(path: Path) -> UserError:
-    """Make the error for an image file that a data set lists and that does not exist."""
+    """Return the error for an image file that a data set lists but that does not exist."""
     return UserError(f"The image {path} is missing. Restore it, or remove its sample from the data set.")
 
 
-def _bytes_of(path: Path) -> str:
+def _describe_size(path: Path) -> str:
     return f"{path.stat().st_size} bytes" if path.is_file() else "not a file"
 
 

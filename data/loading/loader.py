@@ -1,4 +1,4 @@
-"""A DataLoader of whole batches, and the life and death of its worker processes."""
+"""Load whole batches, and end the worker processes with the script."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from utils.errors import UserError
 
 
 class BatchLoader(DataLoader):
-    """Loads the batches that `batch_sampler` lists.
+    """Load the batches that `batch_sampler` lists.
 
     Args:
         dataset: makes whole batches.
@@ -24,7 +24,7 @@ class BatchLoader(DataLoader):
         pin_memory: put the batches into pinned memory.
 
     Raises:
-        UserError: a worker process has died (while iterating).
+        UserError: a worker process died during the iteration.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class BatchLoader(DataLoader):
     def __iter__(self) -> Iterator[Batch]:
         try:
             yield from super().__iter__()
-        except (RuntimeError, ConnectionError, EOFError) as error:  # the last two: it died while it sent a batch
+        except (RuntimeError, ConnectionError, EOFError) as error:  # the last two: it died while sending
             if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker (pid"):
                 raise
             raise UserError(
@@ -61,13 +61,13 @@ def _as_is(batch: Batch) -> Batch:
 
 
 def _ignore_signals(_worker: int) -> None:
-    """Leave Ctrl-C and a scheduler's signal, which reach every process, to the trainer: it saves, then ends workers."""
+    """Leave Ctrl-C and a scheduler's signal, which reach every process, to the trainer, which then ends the workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _end_workers() -> None:
-    """Kill, at exit, the workers of a loader that something still holds.
+    """Kill the workers of a loader that something still holds at exit.
 
     multiprocessing would send them SIGTERM, which they ignore, and wait for them forever.
     """

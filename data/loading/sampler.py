@@ -1,4 +1,4 @@
-"""Which samples go into which batch: a pure function of (seed, epoch), fixed before the first image is read."""
+"""Plan which samples go into which batch, by (seed, epoch) alone and before the first image is read."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from utils.errors import UserError
 
 
 class EpochBatchSampler(Sampler[list[int]], ABC):
-    """Batches of sample positions, planned per epoch from (seed, epoch).
+    """Yield batches of sample positions, planned per epoch from (seed, epoch).
 
-    `set_epoch(epoch, start_batch)` leaves out the batches that an interrupted run has done, without decoding them.
-    Each of several processes gets its own of the equal, contiguous parts of every batch; `batches` and the length are
-    those of the whole batches.
+    `set_epoch(epoch, start_batch)` skips the batches that an interrupted run has finished, without decoding them.
+    Several processes each get one of equal, contiguous parts of every batch; `batches` and the length still describe
+    whole batches.
 
     Args:
         seed: seed of the order.
@@ -42,7 +42,7 @@ class EpochBatchSampler(Sampler[list[int]], ABC):
 
     @property
     def batches(self) -> np.ndarray:
-        """(num_batches, batch_size) positions of the whole epoch, including the batches before `start_batch`."""
+        """Return the positions (num_batches, batch_size) of the whole epoch, also those before `start_batch`."""
         if self._batches is None:
             self._batches = self._plan(np.random.default_rng((self.seed, self.epoch)))
         return self._batches
@@ -58,17 +58,17 @@ class EpochBatchSampler(Sampler[list[int]], ABC):
 
 
 class IdentityBatchSampler(EpochBatchSampler):
-    """P identities x K images per batch, which the batch-hard triplet loss needs (Hermans et al., arXiv:1703.07737).
+    """Draw P identities x K images per batch, for the batch-hard triplet loss (Hermans et al., arXiv:1703.07737).
 
-    As in TransReID and fast-reid, every identity's images are shuffled and cut into groups of K. A last incomplete
-    group is left out, and an identity with fewer than K images gives one group drawn with replacement. Batches of P
+    As in TransReID and fast-reid, every identity's images are shuffled and cut into groups of K. An incomplete
+    last group is left out; an identity with fewer than K images gives one group drawn with replacement. Batches of P
     distinct identities are then drawn from those with groups left, until fewer than P have any.
 
     Args:
         pids: identity or label of each sample.
         batch_size: P x K images.
         num_instances: K.
-        options: what every EpochBatchSampler takes. Each process gets whole identities.
+        options: the arguments of every EpochBatchSampler. Each process gets whole identities.
 
     Raises:
         UserError: there are fewer than P identities, or the processes cannot share P equally.
@@ -111,7 +111,7 @@ class IdentityBatchSampler(EpochBatchSampler):
 
 
 class ShuffledBatchSampler(EpochBatchSampler):
-    """Every sample at most once per epoch, in random order; the last incomplete batch is left out.
+    """Draw every sample at most once per epoch, in random order; an incomplete last batch is left out.
 
     Raises:
         UserError: there are too few samples for one batch, or the processes cannot share it equally.

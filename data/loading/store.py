@@ -1,4 +1,4 @@
-"""Every image of a split, decoded once into an array of bytes, in memory or in one memory-mapped file.
+"""Decode every image of a split once into an array of bytes, in memory or in one memory-mapped file.
 
 A batch is then an index operation. The file's name is a hash of what it was made from, so that changed images,
 another size or another list of samples never get an old file.
@@ -32,13 +32,13 @@ logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1  # Part of the hash: raise it when the same files would decode to other bytes.
 TEMPORARY_NAME = re.compile(r"\.\d+x\d+_[0-9a-f]{24}\.npy\.\d+\.[0-9a-f]{8}\.tmp")  # as `atomic_write` makes them
-ABANDONED_AFTER_S = 3600  # A killed process left a temporary file that nobody has written to for so long.
+ABANDONED_AFTER_S = 3600  # A killed process left a temporary file that has not been written to for this long.
 GIB = 2**30
 
 
 @dataclass(frozen=True)
 class ImageStore:
-    """Decoded images of N samples."""
+    """A store holds the decoded images of N samples."""
 
     images: np.ndarray
     """(N, M, 3, H, W) uint8; a read-only memory map where the store is a file."""
@@ -48,7 +48,7 @@ class ImageStore:
     """The file that is mapped, if the images are not in memory."""
 
     def __reduce__(self) -> tuple[Callable[..., ImageStore], tuple[Any, ...]]:
-        """Pickle a file's path and not its bytes, so that worker processes that are not forked map the same file."""
+        """Pickle a file's path, not its bytes, so that worker processes that are not forked map the same file."""
         if self.path is None:
             return ImageStore, (self.images, self.present)
         return _reopen, (self.path, self.present)
@@ -112,11 +112,11 @@ def _open_valid(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception:  # A damaged header makes numpy raise nearly anything.
-        logger.info("%s is damaged and will be made again.", path)
+        logger.info("%s is damaged and will be rebuilt.", path)
         return None
     whole = images.shape == shape and images.dtype == np.uint8 and images.flags.c_contiguous
     if not whole or path.stat().st_size != images.offset + images.nbytes:
-        logger.info("%s does not hold what it should and will be made again.", path)
+        logger.info("%s does not hold what it should and will be rebuilt.", path)
         return None
     return images
 
@@ -124,7 +124,7 @@ def _open_valid(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 def _build(path: Path, samples: Sequence[Sample], shape: tuple[int, ...], *, workers: int) -> None:
     """Decode into a temporary file and rename it, so that several processes may build the same file at once.
 
-    The file is written, not mapped, because a full disk ends a write with an error and a mapped store with a crash.
+    The file is written, not mapped, because on a full disk a write raises an error but a mapped array crashes.
     """
     num_bytes = int(np.prod(shape))
     start = time.perf_counter()
@@ -132,7 +132,7 @@ def _build(path: Path, samples: Sequence[Sample], shape: tuple[int, ...], *, wor
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path.parent)
         if shutil.disk_usage(path.parent).free < num_bytes:
-            raise OSError("the disk has too little room")
+            raise OSError("the disk has too little space")
         with atomic_write(path, "wb", unique=True) as file:
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
             offset, lock = file.tell(), threading.Lock()
@@ -146,7 +146,7 @@ def _build(path: Path, samples: Sequence[Sample], shape: tuple[int, ...], *, wor
     except OSError as error:
         raise UserError(
             f"The decoded images ({num_bytes / GIB:.2f} GiB) cannot be stored in {path.parent}: "
-            f"{error.strerror or error}. Set DATALOADER.CACHE_DIR to a folder that can be written and has room, or "
+            f"{error.strerror or error}. Set DATALOADER.CACHE_DIR to a writable folder with enough space, or "
             "DATALOADER.CACHE: off to decode into memory at every start."
         ) from error
     logger.info(
@@ -173,7 +173,7 @@ def _decode_all(
 ) -> None:
     """Decode every sample, in any order, in a pool of threads (Pillow's decoders release the interpreter lock).
 
-    After the first error no further sample is begun.
+    After the first error no further sample is started.
     """
 
     def work(index: int) -> None:

@@ -1,4 +1,4 @@
-"""The synthetic benchmark: persons seen in RGB, near infrared and thermal, generated on first use (see README.md)."""
+"""Generate the synthetic benchmark on first use: persons in RGB, near infrared and thermal (see README.md)."""
 
 from data.synthetic.generate import ensure_synthetic
 from data.synthetic.sheet import contact_sheet

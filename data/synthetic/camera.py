@@ -1,4 +1,4 @@
-"""A camera: where it stands and what its three sensors make of the signals that reach them."""
+"""Describe a camera, and turn the signals that reach its three sensors into images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from data.synthetic.conditions import Conditions
 from data.synthetic.identity import CHANNELS
 from data.synthetic.spec import Stream, rng_for
 
-YAWS = (-0.45, 1.15, 2.75, -1.75)  # radians: how people walk past each camera, mostly
+YAWS = (-0.45, 1.15, 2.75, -1.75)  # radians: the direction in which most people walk past each camera
 CASTS = ((1.06, 1.00, 0.92), (0.90, 1.02, 1.08), (1.00, 0.97, 1.06), (1.10, 1.00, 0.82))
 CLARITY = (0.95, 0.70, 0.85, 0.60)  # resolution as a share of the image's
 AMBIENT = (0.16, 0.28, 0.22, 0.36)  # on a scale where bare skin is near 1
@@ -22,10 +22,10 @@ GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 @dataclass(frozen=True)
 class Camera:
-    """The constants of one camera."""
+    """These constants describe one camera."""
 
     yaw: float
-    """Radians: how most people who pass are turned (see person.View)."""
+    """Radians: the angle to which most people who pass are turned (see person.View)."""
     elevation: float
     """Radians above the horizon."""
     light_angle: float
@@ -45,7 +45,7 @@ class Camera:
 
 @lru_cache(maxsize=16)
 def make_camera(seed: int, number: int, difficulty: float) -> Camera:
-    """Make camera number `number` of a set; the difficulty decides how far the cameras are apart."""
+    """Make camera number `number` of a set; the difficulty decides how much the cameras differ."""
     rng, kind = rng_for(seed, Stream.CAMERA, number), number % len(YAWS)
     apart = 0.35 + 0.65 * difficulty
     cast = 1 + apart * (np.array(CASTS[kind]) - 1 + rng.uniform(-0.05, 0.05, 3))
@@ -121,7 +121,7 @@ def _thermal(warmth: np.ndarray, camera: Camera, conditions: Conditions, rng: np
         warm = 0.55 + rng.uniform(-0.08, 0.08)
         picture = warm + (0.10 - 0.085 * conditions.crossover) * (picture - picture.mean())
         noise = 0.035
-    # A coarse sensor: blurred and binned, noisy by pixel and by column, then scaled up.
+    # The sensor is coarse: the picture is blurred and binned, gets noise by pixel and by column, and is scaled up.
     coarse = (max(2, round(width * camera.ti_resolution)), max(2, round(height * camera.ti_resolution)))
     image = Image.fromarray(_to_bytes(picture)).filter(ImageFilter.GaussianBlur(height / 256))
     binned = np.asarray(image.resize(coarse, Image.Resampling.BOX), np.float32) / 255
@@ -148,7 +148,7 @@ def _smear(image: Image.Image, conditions: Conditions) -> Image.Image:
 
 
 def _flare(size_hw: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Draw a light in the lens with its halo and a level streak: (H, W) float32, about 1 at its centre."""
+    """Draw a light in the lens with its halo and a horizontal streak: (H, W) float32, about 1 at its centre."""
     height, width = size_hw
     y, x = rng.uniform(0.15, 0.75) * height, rng.uniform(0.1, 0.9) * width
     rows, columns = np.ogrid[:height, :width]

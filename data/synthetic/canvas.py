@@ -1,7 +1,7 @@
-"""A picture as a stack of labelled parts: polygons painted over each other, each with a frame and a surface.
+"""A picture is a stack of labelled parts: polygons painted over each other, each with a frame and a surface.
 
-The frame of a part is the affine map from pixels to its own coordinates: u runs across from -1 to 1, v along from 0 to
-1. Shading and textures are functions of (u, v), so that they follow limbs and turn with the body.
+The frame of a part is the affine map from pixels to its own coordinates: u runs across from -1 to 1, and v runs
+along from 0 to 1. Shading and textures are functions of (u, v), so that they follow limbs and turn with the body.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 SUPERSAMPLE = 2
-MAX_LABELS = 255  # labels are bytes, 0 is the background
+MAX_LABELS = 255  # labels are bytes, and 0 is the background
 ARC = np.linspace(0, np.pi, 7)
 
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """What a part is made of."""
+    """A surface is what a part is made of."""
 
     values: np.ndarray
     """(2, NUM_CHANNELS): first and second colour."""
     fields: np.ndarray | None = None
-    """(modalities, 8): where each modality shows the second colour; None: nowhere."""
+    """(modalities, 8): where each modality shows the second colour; None means nowhere."""
     relief: float = 1.0
-    """1: shaded as a cylinder along v, 0: flat."""
+    """1 shades the part as a cylinder along v, and 0 leaves it flat."""
     roughness: float = 0.06
     """Relative amplitude of wrinkles, leaves and the like (`texture.py` has the second colour)."""
 
 
 class Canvas:
-    """Parts in the order of painting, and the label map that they give.
+    """A canvas holds parts in the order of painting, and the label map that they give.
 
     Coordinates are pixels of the final image; the map is drawn SUPERSAMPLE times as fine.
     """
@@ -77,7 +77,7 @@ class Canvas:
 
 
 Outline = tuple[np.ndarray, np.ndarray]
-"""A polygon (K, 2) in pixels and its frame (2, 3), the first two arguments of `Canvas.add`."""
+"""An outline is a polygon (K, 2) in pixels and its frame (2, 3), the first two arguments of `Canvas.add`."""
 
 
 def capsule(start: np.ndarray, end: np.ndarray, start_radius: float, end_radius: float) -> Outline:
@@ -108,7 +108,7 @@ def tube(centres: np.ndarray, half_widths: np.ndarray, sag: float = 0.0) -> Outl
     outline = np.concatenate([centres + offset, hem, (centres - offset)[::-1]])
     axis = centres[-1] - centres[0]
     length = max(float(axis[1]), 1e-3)
-    # Across is level whatever the trunk's lean: u = (x - centre line) / half width.
+    # The axis across is level, however the trunk leans: u = (x - centre line) / half width.
     across = np.array([1.0, -axis[0] / length]) / half_widths.max()
     return outline, _frame(centres[0], across, np.array([0.0, 1 / length]))
 

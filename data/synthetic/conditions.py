@@ -1,4 +1,4 @@
-"""What goes wrong while an image is taken: faults that ruin a modality, and blur that spoils all three a little."""
+"""Draw what goes wrong while an image is taken: faults that ruin a modality, and blur that affects all three."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ SCENARIOS = (
     (("out_of_reach", "crossover"), 0.07),
     (("glare", "crossover"), 0.05),
 )
-"""Faults that occur together, and how often if there are any. They never ruin all three modalities; and because glare
-weakens NI, it never occurs with the fault that ruins NI."""
+"""Lists faults that occur together, and how often they do if there are any. They never ruin all three modalities, and
+because glare weakens NI, it never occurs with the fault that ruins NI."""
 
 FAULT_RATE = 0.8  # share of images with a ruined modality, at difficulty 1
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """The conditions of one image. Faults range from 0 (none) to 1 (as bad as possible)."""
+    """These are the conditions of one image. Faults range from 0 (none) to 1 (as bad as possible)."""
 
     darkness: float = 0.0
-    """Night: RGB is almost black and noisy."""
+    """It is night: RGB is almost black and noisy."""
     glare: float = 0.0
-    """A headlight or the sun into the lens: RGB is washed out, NI fogged."""
+    """A headlight or the sun shines into the lens: RGB is washed out, and NI is fogged."""
     out_of_reach: float = 0.0
     """The near-infrared lamp does not reach the person: NI is almost black and noisy."""
     crossover: float = 0.0
-    """Thermal crossover: the surroundings are as warm as the person, TI has no contrast."""
+    """The surroundings are as warm as the person (thermal crossover), so that TI has no contrast."""
     motion: float = 0.0
     """Length of the motion blur as a share of the image height."""
     sharpness: float = 1.0
@@ -44,7 +44,7 @@ class Conditions:
 
     @property
     def ruined(self) -> frozenset[str]:
-        """The modalities that show next to nothing of the person."""
+        """Return the modalities that show next to nothing of the person."""
         return frozenset(modality for fault, modality in RUINS.items() if getattr(self, fault) > 0)
 
 

@@ -37,7 +37,7 @@ SPEC_FILE = "spec.json"
 JPEG_QUALITY = 90
 
 Task = tuple[str, int]
-"""The split and the identity within it that a worker writes in one go."""
+"""A task names the split and the identity within it that a worker writes in one go."""
 
 
 def ensure_synthetic(root: Path, spec: SyntheticSpec, *, workers: int) -> Path:
@@ -86,7 +86,7 @@ def is_complete(folder: Path, spec: SyntheticSpec) -> bool:
 
 
 def file_stems(spec: SyntheticSpec, split: str, index: int) -> list[str]:
-    """Return the file names, without suffix, of a split's identity `index`; test identities follow training's."""
+    """Return the file names without suffix of a split's identity `index`; test identities follow those of training."""
     identity = 1 + index + (spec.train_ids if split == "test" else 0)
     cameras = identity_cameras(spec.seed, split, index)
     numbers = range(spec.num_images(split, index))
@@ -116,7 +116,7 @@ def _run(folder: Path, spec: SyntheticSpec, tasks: list[Task], workers: int) -> 
         jobs = [pool.submit(_write_identity, folder, spec, task) for task in tasks]
         for job in as_completed(jobs):
             yield job.result()
-    finally:  # after an error or an interrupt no further task is begun
+    finally:  # after an error or an interrupt no further task is started
         pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -168,7 +168,7 @@ def _publish(building: Path, folder: Path, spec: SyntheticSpec) -> None:
 
 @contextmanager
 def _explained(root: Path, spec: SyntheticSpec) -> Iterator[None]:
-    """Turn what the operating system refuses into an error that names the keys."""
+    """Turn an error of the operating system into one that names the keys to change."""
     try:
         yield
     except OSError as error:

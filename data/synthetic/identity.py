@@ -1,4 +1,4 @@
-"""Who is who: the attributes of an identity, and the design that makes them collide in any one modality.
+"""Define who is who: the attributes of an identity, and the design that makes them collide in any one modality.
 
 Identities come in cohorts of nine that share their shape (build, hair style, cut of the clothes, kind of bag), which
 every modality sees. A cohort has three looks per modality, and its nine members are the rows of the orthogonal array
@@ -20,7 +20,7 @@ from data.synthetic.spec import Stream, rng_for
 from data.synthetic.texture import NI_TEXTURES, RGB_TEXTURES, TI_TEXTURES, Texture
 
 SLOTS = ("skin", "hair", "upper", "lower", "shoes", "bag", "hat")
-"""The parts that a person is made of: the first axis of `Identity.materials`."""
+"""A person is made of these parts, the first axis of `Identity.materials`."""
 
 CHANNELS = {"RGB": slice(0, 3), "NI": slice(3, 4), "TI": slice(4, 5)}
 NUM_CHANNELS = 5
@@ -61,14 +61,14 @@ BAGS = ("none", "backpack", "shoulder", "hand")
 BUILDS = (0.88, 1.0, 1.14)
 
 COHORT_ROWS = ((0, 0, 0), (0, 1, 1), (1, 1, 2), (2, 0, 2), (1, 2, 0), (2, 2, 1), (0, 2, 2), (1, 0, 1), (2, 1, 0))
-"""OA(9, 3, 3, 2): the number of the look in RGB, NI and TI. In this order members of even a small cohort collide."""
+"""OA(9, 3, 3, 2) gives the number of the look in RGB, NI and TI. In this order even few members of a cohort collide."""
 LOOKS = 3
 COHORTS_AT_ONCE = 3  # cohorts that are filled in turns, so that few identities make several of similar size
 
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """How a cohort's garments appear in one modality."""
+    """A look is how a cohort's garments appear in one modality."""
 
     code: tuple[int, ...]
     """The palette entries that it was made from: two looks with one code cannot be told apart."""
@@ -80,7 +80,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Shape:
-    """The outline and cut, which every modality sees."""
+    """A shape is the outline and cut, which every modality sees."""
 
     build: float
     hair: str
@@ -92,7 +92,7 @@ class Shape:
 
 @dataclass(frozen=True, eq=False)
 class Identity:
-    """One person: what is drawn, and the true attributes (`codes`) for oracles."""
+    """An identity is one person: what is drawn, and the true attributes (`codes`) for oracles."""
 
     shape: Shape
     looks: tuple[Look, ...]
@@ -104,13 +104,13 @@ class Identity:
 
     @property
     def codes(self) -> dict[str, tuple]:
-        """The attributes that each modality can show: the shape and the look in this modality."""
+        """Return the attributes that each modality can show: the shape and the look in this modality."""
         return {name: (self.shape, look.code) for name, look in zip(CHANNELS, self.looks, strict=True)}
 
 
 @lru_cache(maxsize=64)
 def make_identity(seed: int, split: int, index: int) -> Identity:
-    """Make identity number `index` of a split, a function of the arguments alone."""
+    """Make identity number `index` of a split, as a function of the arguments alone."""
     block, position = divmod(index, COHORTS_AT_ONCE * len(COHORT_ROWS))
     cohort, row = COHORTS_AT_ONCE * block + position % COHORTS_AT_ONCE, COHORT_ROWS[position // COHORTS_AT_ONCE]
     shape, looks_by_modality = _make_cohort(rng_for(seed, Stream.COHORT, split, cohort))

@@ -1,4 +1,4 @@
-"""Things that are not the person: clutter behind it and occluders in front of it."""
+"""Draw things that are not the person: clutter behind and occluders in front."""
 
 from __future__ import annotations
 

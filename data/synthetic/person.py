@@ -1,7 +1,7 @@
-"""A person as parts: a jointed skeleton in three dimensions, dressed, turned and projected.
+"""Draw a person in parts: a jointed skeleton in three dimensions is dressed, turned and projected.
 
-Body coordinates, in units of the person's height: x to the person's left, y to the front, z up from the ground. Seen
-from the front (yaw 0) x points to the right of the screen; yaw turns the front towards the right of the screen.
+Body coordinates are in units of the person's height: x points to the person's left, y to the front, and z up from the
+ground. Seen from the front (yaw 0), x points to the right of the screen; yaw turns the front to that side.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ HEMS = {"shirt": 0.510, "jacket": 0.485, "coat": 0.345}
 
 @dataclass(frozen=True)
 class Pose:
-    """How the body is held."""
+    """A pose is how the body is held."""
 
     phase: float
     """Phase of the walk, radians."""
@@ -69,10 +69,10 @@ class Pose:
 
 @dataclass(frozen=True)
 class View:
-    """Where the camera stands, and where the person stands in the image."""
+    """A view says where the camera stands, and where the person stands in the image."""
 
     yaw: float
-    """Radians; 0 shows the front, pi the back, a positive angle turns the front to the right of the screen."""
+    """Radians; 0 shows the front, pi the back, and a positive angle turns the front to the right of the screen."""
     elevation: float
     """Elevation of the camera above the horizon, radians."""
     roll: float
@@ -84,7 +84,7 @@ class View:
 
 
 class _Projection:
-    """The map from body coordinates to pixels, with the depth that orders the parts."""
+    """Map body coordinates to pixels, with the depth that orders the parts."""
 
     def __init__(self, view: View, scale: float) -> None:
         self.scale, self.foot = scale, view.foot
@@ -115,7 +115,7 @@ def draw_person(canvas: Canvas, identity: Identity, pose: Pose, view: View) -> N
 
 
 class _Person:
-    """A person being drawn: parts are collected with their nearness, then painted from far to near."""
+    """Collect a person's parts with their nearness, then paint them from far to near."""
 
     def __init__(self, canvas: Canvas, identity: Identity, pose: Pose, view: View) -> None:
         self.canvas, self.identity, self.pose, self.yaw = canvas, identity, pose, view.yaw

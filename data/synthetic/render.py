@@ -1,4 +1,4 @@
-"""From labelled parts to the three aligned signals, before any camera has touched them.
+"""Render labelled parts as the three aligned signals, before any camera has touched them.
 
 Shapes: H, W image; C the channels of a surface (see identity.py); S samples per pixel; n foreground samples.
 """
@@ -61,7 +61,7 @@ def _surface_signal(canvas: Canvas, labels: np.ndarray, foreground: np.ndarray, 
     relief = np.array([0.0] + [surface.relief for surface in surfaces], np.float32)[label]
     roughness = np.array([0.0] + [surface.roughness for surface in surfaces], np.float32)[label]
     folds = roughness * _noise_tile()[_wrap(28 * s + 37 * label), _wrap(70 * v)]
-    # Daylight falls from one side, the near-infrared lamp sits at the camera. Both leave the edges of a limb dark.
+    # Daylight falls from one side; the near-infrared lamp sits at the camera. Both leave the edges of a limb dark.
     day = 1.05 * (1 - relief * (1 - np.maximum(np.cos(angle - light_angle), 0)) * 0.75)
     lamp = 1.05 * (1 - relief * (1 - np.cos(angle)) * 0.70)
     signal[:, CHANNELS["RGB"]] *= (day * (1 + folds))[:, None]

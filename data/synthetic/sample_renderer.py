@@ -1,4 +1,4 @@
-"""One sample from its key: who is seen by which camera and when. Everything random about it is drawn here."""
+"""Draw one sample from its key: who is seen by which camera and when. Everything random about it is decided here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CLUTTER = 4  # largest number of things in the background
 
 @dataclass(frozen=True, eq=False)
 class RenderedSample:
-    """One person seen once."""
+    """A rendered sample is one person seen once."""
 
     images: dict[str, np.ndarray]
     """Maps each modality to its image: (H, W, 3) uint8 for RGB, (H, W) uint8 for NI and TI."""
@@ -50,7 +50,7 @@ def identity_cameras(seed: int, split: str, index: int) -> list[int]:
 def make_sample(
     spec: SyntheticSpec, split: str, index: int, number: int, *, conditions: Conditions | None = None
 ) -> RenderedSample:
-    """Draw image `number` of identity `index`, a function of the arguments alone.
+    """Draw image `number` of identity `index`, as a function of the arguments alone.
 
     Args:
         spec: only its seed, size and difficulty matter here.

@@ -1,4 +1,4 @@
-"""What a camera sees when nobody passes: a wide backdrop in the three modalities, from which images are cut.
+"""Paint what a camera sees when nobody passes: a wide backdrop in the three modalities, from which images are cut.
 
 Lengths are in units of the image height; y runs down from the top of the backdrop. Materials are (red, green, blue,
 near-infrared reflectance, warmth), as in identity.py.
@@ -23,7 +23,7 @@ Material = tuple[float, float, float, float, float]
 
 
 class _Backdrop:
-    """A label map of materials being painted."""
+    """Paint materials into a label map."""
 
     def __init__(self, pixels_high: int) -> None:
         self.unit = pixels_high
@@ -73,7 +73,7 @@ class _Backdrop:
 
 
 def _blurred(plane: np.ndarray, radius: float) -> np.ndarray:
-    """Blur a plane in bytes, the only numbers that PIL blurs; half a grey level is far below the sensors' noise."""
+    """Blur a plane as bytes, because PIL blurs nothing else; half a grey level is far below the sensors' noise."""
     low, high = float(plane.min()), float(plane.max()) + 1e-6
     image = Image.fromarray(np.uint8(255 * (plane - low) / (high - low)))
     soft = np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), np.float32)
@@ -160,7 +160,7 @@ _PLACES = (_street, _park, _car_park, _hall)
 
 @lru_cache(maxsize=2 * NUM_CAMERAS)
 def backdrop(seed: int, camera: int, pixels_high: int) -> np.ndarray:
-    """Return the place of camera number `camera` for images of that height: (H, W, NUM_CHANNELS) float32, read-only."""
+    """Return the scene of camera number `camera` for images that high: (H, W, NUM_CHANNELS) float32, read-only."""
     rng = rng_for(seed, Stream.CAMERA, camera, 1)
     canvas = _Backdrop(pixels_high)
     _PLACES[camera % len(_PLACES)](canvas, rng)
@@ -170,10 +170,10 @@ def backdrop(seed: int, camera: int, pixels_high: int) -> np.ndarray:
 
 
 def cut_background(seed: int, camera: int, size_hw: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Copy a random window of the camera's place: (H, W, NUM_CHANNELS) float32."""
+    """Copy a random window of the camera's scene: (H, W, NUM_CHANNELS) float32."""
     height, width = size_hw
     whole = backdrop(seed, camera, height)
-    if width > whole.shape[1]:  # wider than the place, which is repeated
+    if width > whole.shape[1]:  # a scene that is too narrow is repeated
         whole = np.tile(whole, (1, -(-width // whole.shape[1]), 1))
     top = int(rng.integers(whole.shape[0] - height + 1))
     left = int(rng.integers(whole.shape[1] - width + 1))

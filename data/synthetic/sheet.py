@@ -1,4 +1,4 @@
-"""A contact sheet, which shows at a glance what the set looks like."""
+"""Write a contact sheet, which shows at a glance what the set looks like."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a synthetic set is made from: its sizes, difficulty and seed, and the random streams that they determine."""
+"""Specify a synthetic set: its sizes, difficulty and seed, and the random streams that they determine."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from utils.errors import UserError
 GENERATOR_VERSION = 1  # Raise it when the same spec would give other pixels, so that old folders are not used.
 
 MAX_IDS = 999_999  # six digits in the file name, train and test together
-MIN_SIDE = 16  # pixels; a person needs them
+MIN_SIDE = 16  # pixels; a person cannot be drawn in fewer
 
 
 class Stream(IntEnum):
-    """The first word of a random stream's key, so that streams of different kinds never coincide."""
+    """A stream's number is the first word of its key, so that streams of different kinds never coincide."""
 
     COHORT = 0
     IDENTITY = 1
@@ -30,7 +30,7 @@ class Stream(IntEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticSpec:
-    """A complete description of a synthetic set: two equal specs give the same bytes.
+    """A spec describes a synthetic set completely: two equal specs give the same bytes.
 
     Raises:
         UserError: a number is out of range, or there are too few images for two cameras to see every identity.
@@ -44,7 +44,7 @@ class SyntheticSpec:
     size_hw: tuple[int, int]
     """Height and width in pixels."""
     difficulty: float
-    """From 0 (clean) to 1: how often modalities are ruined and persons occluded, and how far cameras are apart."""
+    """From 0 (clean) to 1: how often modalities are ruined and persons occluded, and how much cameras differ."""
     seed: int
 
     def __post_init__(self) -> None:
@@ -73,7 +73,7 @@ class SyntheticSpec:
 
     @property
     def folder_name(self) -> str:
-        """A readable name with a hash of the spec and the generator's version: one folder for one set of bytes."""
+        """Return a readable name with a hash of the spec and the generator's version, so that no two sets share it."""
         height, width = self.size_hw
         digest = hashlib.sha256(json.dumps(self.as_json(), sort_keys=True).encode()).hexdigest()[:8]
         return (
@@ -96,7 +96,7 @@ class SyntheticSpec:
 
 
 def rng_for(seed: int, stream: Stream, *key: int) -> np.random.Generator:
-    """Return the generator of one stream, a function of the arguments alone, whatever else was drawn before."""
+    """Return the generator of one stream, as a function of the arguments alone, whatever else was drawn before."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(int(stream), *key)))
 
 

@@ -1,8 +1,8 @@
-"""Textures of a garment in the garment's own coordinates, as eight numbers that one formula evaluates.
+"""Describe textures in the coordinates of the garment by eight numbers, which one formula evaluates.
 
-Coordinates: s is the angle round the body in radians (0 at the front, pi at the back), v runs along the part from 0 at
-its upper end to 1 at its lower end. A pixel shows the second colour where a wave exceeds its threshold or where it lies
-in a window:
+The angle round the body is s, in radians (0 at the front, pi at the back), and v runs along the part from 0 at its
+upper end to 1 at its lower end. A pixel shows the second colour where a wave exceeds its threshold or where it lies in
+a window:
 
     sum:     sin(2 pi (wave_s s + wave_v v)) > threshold
     product: sin(2 pi wave_s s) sin(2 pi wave_v v) > threshold      (checks)
@@ -20,7 +20,7 @@ NEVER = 2.0  # threshold that no wave exceeds
 
 
 class Field(NamedTuple):
-    """Where one part shows its second colour."""
+    """A field says where one part shows its second colour."""
 
     wave_s: float = 0.0
     wave_v: float = 0.0
@@ -33,7 +33,7 @@ class Field(NamedTuple):
 
 
 class Texture(NamedTuple):
-    """Where the upper garment's body and its sleeves show the second colour."""
+    """A texture says where the upper garment's body and its sleeves show the second colour."""
 
     body: Field = Field()
     sleeve: Field = Field()

@@ -1,4 +1,4 @@
-"""From a configuration to samples and loaders."""
+"""A configuration becomes samples and loaders."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ SMALL_SYNTHETIC = [
 ]
 
 
-def test_the_synthetic_set_is_generated_by_its_section(tiny, tmp_path):
+def test_the_synthetic_section_decides_what_is_generated(tiny, tmp_path):
     data = build_data(get_cfg(tiny, [*SMALL_SYNTHETIC, "DATASETS.ROOT_DIR", tmp_path / "sets"]))
     (folder,) = (tmp_path / "sets").iterdir()
     assert folder.name.startswith("synthetic_2+2ids_6+4img_32x16_d0_s5_")
@@ -24,12 +24,12 @@ def test_the_synthetic_set_is_generated_by_its_section(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("protocol", ["camera", "scene"])
-def test_the_protocol_of_a_manifest_is_the_users(tiny, tmp_path, protocol):
+def test_the_user_chooses_the_protocol_of_a_manifest(tiny, tmp_path, protocol):
     keys = ["DATASETS.NAMES", "manifest", "DATASETS.ROOT_DIR", write_manifest(tmp_path), "DATASETS.PROTOCOL", protocol]
     assert build_data(get_cfg(tiny, keys)).test.protocol == protocol
 
 
-def test_the_protocol_of_other_data_sets_is_their_own(tiny, tmp_path):
+def test_other_data_sets_bring_their_own_protocol(tiny, tmp_path):
     keys = ["DATASETS.NAMES", "msvr310", "DATASETS.ROOT_DIR", write_msvr310(tmp_path)]
     assert build_data(get_cfg(tiny, keys)).test.protocol == "scene"
 

@@ -1,4 +1,4 @@
-"""The share of each patch that lies on the object."""
+"""A mask gives the share of each patch that lies on the object."""
 
 import numpy as np
 import pytest
@@ -10,13 +10,13 @@ from utils.errors import UserError
 
 
 def sample_with(path, pixels):
-    """A sample whose mask is at `path`; the images are not read."""
+    """Write a mask to `path` and return a sample that has it; the images are not read."""
     Image.fromarray(pixels).save(path)
     return Sample((path,) * 3, pid=0, camera=0, mask=path)
 
 
-def test_shares_by_hand(tmp_path):
-    """A mask of 4 x 4 pixels on 2 x 2 patches, row by row."""
+def test_shares_match_a_case_worked_by_hand(tmp_path):
+    """A mask of 4 x 4 pixels covers 2 x 2 patches, row by row."""
     pixels = np.zeros((4, 4), np.uint8)
     pixels[:2, :2] = 255
     pixels[2, 2] = 255

@@ -1,4 +1,4 @@
-"""Query, gallery and validation as positions in a list of samples, on samples without files."""
+"""Query, gallery and validation are positions in a list of samples, which here have no files."""
 
 from pathlib import Path
 
@@ -44,15 +44,15 @@ def test_labels_are_positions_among_the_sorted_identities():
 
 def test_whole_identities_are_held_out():
     train = [sample(pid, camera=camera) for pid in range(6) for camera in range(1 if pid == 5 else 2)]
-    left, validation = hold_out(train, 2, "camera")
+    remaining, validation = hold_out(train, 2, "camera")
     held = {s.pid for s in validation.samples}
     assert len(held) == 2 and 5 not in held, "identity 5 has no match in another camera"
-    assert left == [s for s in train if s.pid not in held]
+    assert remaining == [s for s in train if s.pid not in held]
     assert list(validation.samples) == [s for s in train if s.pid in held]
     assert validation.query.tolist() == validation.gallery.tolist() == [0, 1, 2, 3]
     validation.check_matches()
     again = hold_out(train, 2, "camera")[1]
-    assert again.samples == validation.samples, "runs with other seeds hold out the same"
+    assert again.samples == validation.samples, "every run holds out the same identities"
 
 
 @pytest.mark.parametrize("num_ids", [3, 4])

@@ -1,7 +1,7 @@
-"""Runs of the scripts in processes that may be killed, limited and inspected, each forked from one that has imported.
+"""Run the scripts in processes that may be killed, limited and inspected.
 
 A process that starts Python and imports torch takes seconds; one that is forked from a server which has done so (the
-standard library's forkserver) starts in milliseconds and is as real: its own id, memory, signals and limits.
+standard library's forkserver) starts in milliseconds and is as real: it has its own id, memory, signals and limits.
 """
 
 import contextlib
@@ -20,11 +20,11 @@ from tests.helpers.trees import write_rgbnt201
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 120
 PRELOAD = ["train_net", "test_net", "torch._dynamo", "torch.utils.tensorboard"]
-"""The last two are what torch imports at the first optimiser step and event file, if they are there."""
+"""Torch imports the last two at the first optimiser step and event file, if they are installed."""
 
 
 def _run(script, argv, output, before):
-    """In the child: run a script's `main` as its command line would, all it prints going to `output`."""
+    """In the child, run a script's `main` as its command line would, and send all it prints to `output`."""
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
     output.close()
@@ -47,19 +47,19 @@ def _read(pipe, printed):
 
 @dataclass
 class Run:
-    """A script under way in a process of its own."""
+    """A run is a script that runs in a process of its own."""
 
     process: multiprocessing.Process
     reader: threading.Thread
     printed: list[bytes]
 
     def kill(self) -> None:
-        """SIGKILL, and see that it was this that ended it."""
+        """Send SIGKILL, and check that this is what ended the run."""
         self.process.kill()
         assert self.wait() == -signal.SIGKILL, f"the run had ended before it was killed: {self.text()}"
 
     def wait(self) -> int:
-        """The exit code; a run that hangs is a failure."""
+        """Return the exit code; a run that hangs fails the test."""
         self.process.join(TIMEOUT_S)
         if self.process.exitcode is None:
             self.process.kill()
@@ -68,15 +68,15 @@ class Run:
         return self.process.exitcode
 
     def text(self) -> str:
-        """What it has printed."""
+        """Return what the run has printed."""
         return b"".join(self.printed).decode()
 
     def ends_well(self) -> None:
-        """Exit code 0."""
+        """Expect exit code 0."""
         assert self.wait() == 0, self.text()
 
     def is_refused(self, *fragments: str) -> str:
-        """Exit code 2 and one paragraph that holds `fragments`, without a traceback; returns it."""
+        """Expect exit code 2 and one paragraph that holds `fragments`, without a traceback, and return it."""
         assert self.wait() == 2, self.text()
         assert "Traceback" not in self.text() and "--- Logging error" not in self.text(), self.text()
         *_, message = self.text().rstrip().splitlines()
@@ -88,7 +88,7 @@ class Run:
 
 @pytest.fixture(scope="session")
 def _context():
-    """Processes forked from a server that has imported the scripts."""
+    """Fork processes from a server that has imported the scripts."""
     former = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests"), *filter(None, [former])])
     context = multiprocessing.get_context("forkserver")
@@ -99,11 +99,11 @@ def _context():
 
 @pytest.fixture
 def launch(_context):
-    """launch(script, *argv, before=(function, *arguments)): a `Run`; `before` is called in the child first."""
+    """Return launch(script, *argv, before=(function, *arguments)), which starts a `Run` that calls `before` first."""
     runs = []
 
     def start(script, *argv, before=None):
-        ours, theirs = _context.Pipe(duplex=False)  # no file, whose size a test may limit
+        ours, theirs = _context.Pipe(duplex=False)  # not a file, whose size a test may limit
         process = _context.Process(target=_run, args=(script, [str(a) for a in argv], theirs, before))
         process.start()
         theirs.close()
@@ -121,7 +121,7 @@ def launch(_context):
 
 @pytest.fixture
 def small(tmp_path):
-    """`tiny` with images and a store of its own, for faults that change them: YAML; data in tmp_path/data."""
+    """Write a YAML like `tiny` with its own images and store, in tmp_path/data, for faults that change them."""
     root = write_rgbnt201(tmp_path / "data", images_per_id=2)
     path = tmp_path / "small.yml"
     path.write_text(

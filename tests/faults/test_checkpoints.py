@@ -1,4 +1,4 @@
-"""Checkpoints and pretrained weights that are cut, garbled, foreign, malicious or full of nan: named, never run."""
+"""Files of weights that are cut, garbled, foreign, malicious or full of nan are named and never executed."""
 
 import functools
 import os
@@ -32,7 +32,7 @@ FOREIGN_BYTES = {
 
 
 class Touch:
-    """A pickle that makes a file when it is loaded without care."""
+    """This pickle makes a file when it is loaded without care."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -42,7 +42,7 @@ class Touch:
 
 
 class Shell:
-    """The same by a command."""
+    """This pickle does the same by a command."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -72,7 +72,7 @@ READERS = [read_as_checkpoint, read_as_resumable, read_as_pretrained]
 
 
 def refused(reader, path) -> str:
-    """The paragraph with which `reader` refuses the file at `path`, naming it."""
+    """Return the paragraph with which `reader` refuses the file at `path`, and check that it names the file."""
     before = path.read_bytes()
     with pytest.raises(UserError) as error:
         reader(path)
@@ -90,8 +90,8 @@ def good(tmp_path):
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_cut_anywhere(good, reader):
-    """At every 1/40 of the file, and one byte short of whole."""
+def test_a_file_that_is_cut_anywhere_is_refused(good, reader):
+    """The file is cut at every 1/40 of its length, and one byte short of whole."""
     content = good.read_bytes()
     for length in {*range(0, len(content), len(content) // 40), len(content) - 1}:
         good.write_bytes(content[:length])
@@ -118,7 +118,7 @@ def test_one_bit_flipped_anywhere_is_noticed_or_harmless(good):
 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("kind", FOREIGN_BYTES)
-def test_foreign_files(tmp_path, reader, kind):
+def test_foreign_files_are_refused(tmp_path, reader, kind):
     path = tmp_path / "last.pth"
     if (content := FOREIGN_BYTES[kind]) is None:
         with zipfile.ZipFile(path, "w") as archive:
@@ -158,7 +158,7 @@ def test_malicious_pickles_do_nothing(tmp_path, reader, payload, form):
     ],
     ids=str,
 )
-def test_plain_data_that_is_no_checkpoint(tmp_path, reader, content):
+def test_plain_data_that_is_not_a_checkpoint_is_refused(tmp_path, reader, content):
     path = tmp_path / "last.pth"
     torch.save(content, path)
     if reader is read_as_checkpoint and isinstance(content, dict):
@@ -181,7 +181,7 @@ def test_nan_is_neither_written_nor_read(good, broken):
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_a_list_that_holds_itself(tmp_path, reader):
+def test_a_list_that_holds_itself_is_refused(tmp_path, reader):
     path, knot = tmp_path / "last.pth", []
     knot.append(knot)
     torch.save({"model": knot}, path)
@@ -197,14 +197,14 @@ def test_nan_in_pretrained_weights_is_named(tmp_path):
 
 @pytest.fixture
 def trained(launch, small, tmp_path):
-    """The folder of a finished run of two epochs."""
+    """Train for two epochs and return the folder of the run."""
     launch("train_net", "--config_file", small).ends_well()
     return tmp_path / "out"
 
 
 @pytest.mark.slow
-def test_a_broken_last_checkpoint_never_ousts_the_good_one(launch, small, trained):
-    """Broken, passed over, put aside; killed in the first save after that, the good one is still there."""
+def test_a_broken_last_checkpoint_never_replaces_the_good_one(launch, small, trained):
+    """The broken one is put aside; a run that is killed in its next save leaves the good one where it was."""
     good = (trained / "previous.pth").read_bytes()
     (trained / "last.pth").write_bytes(b"broken")
     argv = ["--config_file", small, "--resume", "auto"]
@@ -266,7 +266,7 @@ def test_resuming_without_metrics_scores_again(launch, small, trained):
 
 @pytest.mark.slow
 def test_the_configurations_decay_holds_after_a_resume(launch, small, trained):
-    """Adam's own record of its settings would have silently kept the former ones."""
+    """Adam's state dict would silently have restored the former settings."""
     argv = ["--config_file", small, "--resume", "auto", "SOLVER.MAX_EPOCHS", 3, "SOLVER.WEIGHT_DECAY", 0.25]
     launch("train_net", *argv).ends_well()
     groups = torch.load(trained / "last.pth", weights_only=True)["optimizer"]["param_groups"]

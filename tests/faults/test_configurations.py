@@ -1,4 +1,4 @@
-"""Generated configurations, malformed in every way: each is valid or refused in one paragraph, and none hangs.
+"""Generated configurations, malformed in every way, are valid or refused in one paragraph, and none hangs.
 
 The examples are a function of the code below (derandomize, no database), so a run in CI repeats here.
 """
@@ -55,7 +55,7 @@ LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" fo
 
 
 def carefully(max_examples):
-    """Repeatable; and none hangs: the deadline is generous only for a machine that is busy."""
+    """Make the examples repeatable, and let none hang: the deadline is generous only for a busy machine."""
     return settings(
         max_examples=max_examples,
         derandomize=True,
@@ -93,7 +93,7 @@ keys = st.one_of(
 
 @st.composite
 def torn_yamls(draw):
-    """A YAML of the framework with pieces cut out, doubled, or replaced by something hostile."""
+    """Draw a YAML of the framework with pieces cut out, doubled, or replaced by something hostile."""
     text = draw(st.sampled_from(YAMLS))
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, len(text)))
@@ -106,7 +106,7 @@ def torn_yamls(draw):
 
 
 def plausible(key):
-    """A value that is of the key's type, and often within its bounds."""
+    """Draw a value that is of the key's type, and often within its bounds."""
     default = DEFAULTS[key]
     if isinstance(default, list):
         return st.lists(plausible_number(key, default[0]), min_size=len(default), max_size=len(default))
@@ -125,7 +125,7 @@ def plausible_number(key, default):
 
 
 def read(content=None, opts=()):
-    """The configuration, or None where it is refused; whatever else is raised is a defect."""
+    """Return the configuration, or None where it is refused; anything else that is raised is a defect."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # keys that the original never reads are accepted with a warning
         path = Path(folder) / "generated.yml"
@@ -145,13 +145,13 @@ def read(content=None, opts=()):
 
 @carefully(100)
 @given(torn_yamls())
-def test_torn_yamls(text):
+def test_torn_yamls_are_valid_or_refused(text):
     read(text.encode("utf-8", "surrogatepass"))
 
 
 @carefully(60)
 @given(st.dictionaries(st.one_of(keys, st.sampled_from(SECTIONS)), values, max_size=4))
-def test_yamls_of_odd_values(content):
+def test_yamls_of_odd_values_are_valid_or_refused(content):
     try:
         text = yaml.safe_dump(content)
     except (yaml.YAMLError, ValueError):  # surrogates, and numbers too long to write
@@ -161,26 +161,26 @@ def test_yamls_of_odd_values(content):
 
 @carefully(100)
 @given(st.lists(st.tuples(keys, st.one_of(scalars, values)), min_size=1, max_size=4), st.booleans())
-def test_odd_overrides(pairs, one_more):
+def test_odd_overrides_are_valid_or_refused(pairs, one_more):
     opts = [word for pair in pairs for word in pair]
     read(opts=[*opts, "SOLVER.SEED"] if one_more else opts)
 
 
 @carefully(40)
 @given(st.binary(max_size=60))
-def test_bytes(content):
+def test_any_bytes_are_valid_or_refused(content):
     read(content)
 
 
 @pytest.mark.parametrize(
     "text", [LAUGHS, "a: &x {b: *x}", "a: &x {<<: *x, b: 1}", "[" * 5000, "MODEL: {}\nMODEL: {}", "\tx"]
 )
-def test_known_traps(text):
+def test_known_traps_are_refused(text):
     assert read(text.encode()) is None
 
 
 @pytest.mark.parametrize("value", HOSTILE, ids=lambda value: value[:8].encode("unicode_escape").decode())
-def test_hostile_values_of_every_key(value):
+def test_hostile_values_of_every_key_are_valid_or_refused(value):
     for key in DEFAULTS:
         read(opts=[key, value])
 
@@ -214,7 +214,7 @@ def base(tmp_path_factory):
 
 
 def build_all(cfg):
-    """All that a run builds before its first step."""
+    """Build all that a run builds before its first step."""
     device = resolve_device(cfg.MODEL.DEVICE)
     data = build_data(cfg)
     model = build_model(cfg, num_classes=len(data.train_pids), num_cameras=data.num_cameras)
@@ -226,7 +226,7 @@ def build_all(cfg):
 
 @pytest.mark.slow
 def test_what_is_valid_can_be_built_or_is_refused(base):
-    """Of 120 sets of plausible overrides; both outcomes must occur, or this tests nothing."""
+    """Among 120 sets of plausible overrides every outcome must occur, or this tests nothing."""
     outcomes = []
 
     @carefully(120)

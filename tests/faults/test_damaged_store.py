@@ -1,4 +1,4 @@
-"""The decoded store is damaged between and during runs: the results stay those of the images."""
+"""The decoded store is damaged between and during runs, but the results remain those of the images."""
 
 import os
 import shutil
@@ -16,13 +16,13 @@ from tests.helpers.trees import write_image, write_rgbnt201
 
 @pytest.fixture
 def whole(tmp_path):
-    """A store of six samples of 8 x 4 pixels, with the samples."""
+    """Return a store of six samples of 8 x 4 pixels, and the samples."""
     samples = RGBNT201.parse(write_rgbnt201(tmp_path / "set", train_ids=3, test_ids=1, images_per_id=2))["train"]
     return open_store(samples, size_hw=(8, 4), cache_dir=tmp_path / "cache", workers=1), samples
 
 
 def test_any_bit_of_the_header_may_flip(whole):
-    """Flip every bit of the signature and lengths and one of each later byte: the store is made again, if need be."""
+    """Flip every bit of the signature and lengths and one of each later byte: the store is rebuilt if necessary."""
     store, samples = whole
     expected, content = np.array(store.images), store.path.read_bytes()
     header = len(content) - expected.nbytes
@@ -123,7 +123,7 @@ def _die_in_building():
 
 
 @pytest.mark.slow
-def test_runs_that_build_one_store_at_once_one_of_them_killed(launch, small, tmp_path):
+def test_runs_that_build_one_store_at_once_survive_the_kill_of_one(launch, small, tmp_path):
     runs = [
         launch("train_net", "--config_file", small, "OUTPUT_DIR", tmp_path / name, before=(before,))
         for name, before in (("a", _build_slowly), ("dead", _die_in_building), ("b", _build_slowly))
@@ -135,7 +135,7 @@ def test_runs_that_build_one_store_at_once_one_of_them_killed(launch, small, tmp
     assert equal(*(weights(tmp_path / name) for name in "ab"))
     store = tmp_path / "data" / ".decoded"
     assert len(list(store.glob("*.npy"))) == 2 and len(list(store.glob("*.tmp"))) <= 1, (
-        "the dead one's stays for an hour"
+        "that of the killed run stays for an hour"
     )
 
 

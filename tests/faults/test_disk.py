@@ -1,7 +1,7 @@
-"""A disk that is full or cannot be written: the run ends with one paragraph, and what was saved before is intact.
+"""If a disk is full or cannot be written, the run ends with one paragraph, and what was saved before is intact.
 
-A limit on the size of files (RLIMIT_FSIZE) makes the operating system refuse a write as a full disk does, to anybody,
-root or not; a file in the place of a folder refuses to be one.
+A limit on the size of files (RLIMIT_FSIZE) makes the operating system refuse a write as a full disk does, even to root;
+a folder cannot be made where a file has its name.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from utils.logging import setup_logging
 
 @contextlib.contextmanager
 def file_limit(size):
-    """Within, no file of this process can grow beyond `size` bytes; not even pytest's report, so keep it short."""
+    """Let no file of this process grow beyond `size` bytes, not even pytest's report, so keep the block short."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -36,7 +36,7 @@ def checkpoint(value):
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.02, 0.3, 0.6, 0.9, 0.999])
-def test_a_checkpoint_that_finds_no_room(tmp_path, fraction):
+def test_a_checkpoint_that_does_not_fit_leaves_the_old_one(tmp_path, fraction):
     path = tmp_path / "last.pth"
     checkpoint(1).save(path)
     before = path.read_bytes()
@@ -47,7 +47,7 @@ def test_a_checkpoint_that_finds_no_room(tmp_path, fraction):
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "results.json", METRICS])
-def test_a_small_file_that_finds_no_room(tmp_path, name):
+def test_a_small_file_that_does_not_fit_leaves_the_old_one(tmp_path, name):
     folder = RunFolder(tmp_path / "out")
     folder.write_text(name, "old\n")
     with pytest.raises(UserError, match=rf"{name}: {os.strerror(errno.EFBIG)}.*intact"), file_limit(2000):
@@ -55,7 +55,7 @@ def test_a_small_file_that_finds_no_room(tmp_path, name):
     assert {p.name: p.read_text() for p in folder.path.iterdir()} == {name: "old\n"}
 
 
-def test_a_line_of_metrics_that_finds_no_room(tmp_path):
+def test_a_line_of_metrics_that_does_not_fit_leaves_the_others(tmp_path):
     """The half line that is left is dropped when the run is resumed."""
     folder = RunFolder(tmp_path / "out")
     folder.append({"epoch": 1})
@@ -64,7 +64,7 @@ def test_a_line_of_metrics_that_finds_no_room(tmp_path):
     assert list(folder.records()) == [{"epoch": 1}]
 
 
-def test_a_log_that_finds_no_room_stops_nobody(capsys):
+def test_a_log_that_does_not_fit_stops_no_run(capsys):
     setup_logging("/dev/full")
     logging.getLogger("test").info("on the screen all the same")
     captured = capsys.readouterr()
@@ -78,7 +78,7 @@ def _limit(size):
 
 
 def _limit_in_epoch(epoch, size):
-    """In the child: the disk is full from the first step of `epoch` (from 0) on."""
+    """In the child, let the disk be full from the first step of `epoch` (from 0) on."""
     from engine.train import Trainer
 
     step = Trainer.train_step
@@ -93,8 +93,8 @@ def _limit_in_epoch(epoch, size):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [200, 4_000, 100_000])
-def test_a_disk_that_fills_up_in_training(launch, small, tmp_path, size):
-    """Whatever is the first to find no room (metrics, checkpoint), epoch 1 is kept and the run goes on from it."""
+def test_a_disk_that_fills_up_in_training_keeps_the_last_epoch(launch, small, tmp_path, size):
+    """Whatever does not fit first (metrics, checkpoint), epoch 1 is kept and the run goes on from it."""
     out, argv = tmp_path / "out", ["--config_file", small]
     run = launch("train_net", *argv, before=(_limit_in_epoch, 1, size))
     run.is_refused(os.strerror(errno.EFBIG), str(out), "intact")
@@ -105,20 +105,20 @@ def test_a_disk_that_fills_up_in_training(launch, small, tmp_path, size):
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_full_from_the_start(launch, small, tmp_path):
+def test_a_disk_that_is_full_from_the_start_is_reported(launch, small, tmp_path):
     run = launch("train_net", "--config_file", small, before=(_limit, 0))
     run.is_refused(os.strerror(errno.EFBIG))
     assert not list(tmp_path.glob("out/.*")) and not list(tmp_path.glob("data/.decoded/*"))
 
 
 @pytest.mark.parametrize("script", ["train_net", "test_net"])
-@pytest.mark.parametrize("place", ["file", "file/below"])
-def test_a_file_in_the_place_of_output_dir(launch, small, tmp_path, script, place):
-    """Also for test_net.py: refused before an evaluation whose metrics could not be written."""
+@pytest.mark.parametrize("output", ["file", "file/below"])
+def test_a_file_where_output_dir_should_be_is_refused(launch, small, tmp_path, script, output):
+    """test_net.py refuses it as well, before an evaluation whose metrics could not be written."""
     (tmp_path / "file").write_text("mine")
     torch.save({}, tmp_path / "w.pth")
     weights = ["--weights", tmp_path / "w.pth"] if script == "test_net" else []
-    run = launch(script, "--config_file", small, *weights, "OUTPUT_DIR", tmp_path / place)
-    run.is_refused(f"OUTPUT_DIR {tmp_path / place} cannot be written to")
+    run = launch(script, "--config_file", small, *weights, "OUTPUT_DIR", tmp_path / output)
+    run.is_refused(f"OUTPUT_DIR {tmp_path / output} cannot be written to")
     assert (tmp_path / "file").read_text() == "mine"
     assert not (tmp_path / "data" / ".decoded").exists(), "nothing was decoded in vain"

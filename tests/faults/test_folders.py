@@ -1,4 +1,4 @@
-"""Data set folders as users have them: strays are passed over, what is missing is named, what is too little is told."""
+"""In data set folders as users have them, strays are ignored, and what is missing or too small is named."""
 
 import shutil
 
@@ -87,8 +87,8 @@ REFUSED = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", REFUSED, ids=lambda change: change.__name__.strip("_"))
-def test_refused_before_the_first_step(launch, small, tmp_path, change):
-    """Also where nothing is scored before training: not after an epoch, whose time would be lost."""
+def test_a_broken_data_set_is_refused_before_the_first_step(launch, small, tmp_path, change):
+    """This holds even if nothing is scored before training, so that no epoch is lost."""
     change(tmp_path / "data")
     run = launch("train_net", "--config_file", small, "TEST.UNTRAINED", False)
     run.is_refused(*REFUSED[change])
@@ -105,8 +105,8 @@ def test_strays_change_nothing(launch, small, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{"train_ids": 1, "softmax": True}, {"test_ids": 1}, {"train_ids": 2}])
-def test_the_least_that_can_be_trained_on_and_scored(launch, small, tmp_path, options):
-    """One identity without the triplet loss, two with it; one to find."""
+def test_the_smallest_sets_can_be_trained_on_and_scored(launch, small, tmp_path, options):
+    """One identity is enough without the triplet loss, two with it, and one to find."""
     options, argv = dict(options), []
     if options.pop("softmax", False):
         argv = ["DATALOADER.SAMPLER", "softmax", "SOLVER.IMS_PER_BATCH", 2]

@@ -1,4 +1,4 @@
-"""Image files as users have them: each is converted to exactly the right pixels or refused by name."""
+"""Image files as users have them are converted to exactly the right pixels or refused by name."""
 
 import io
 import shutil
@@ -15,7 +15,7 @@ from utils.errors import UserError
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (6, 4, 3), np.uint8)
-SIDEWAYS = {  # EXIF orientation: what makes the stored pixels upright
+SIDEWAYS = {  # Maps each EXIF orientation to what makes the stored pixels upright.
     1: lambda p: p,
     2: lambda p: p[:, ::-1],
     3: lambda p: p[::-1, ::-1],
@@ -45,7 +45,7 @@ def test_all_eight_orientations_are_turned_upright(tmp_path, orientation):
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 77])
-def test_an_orientation_that_does_not_exist_is_none(tmp_path, orientation):
+def test_an_orientation_that_does_not_exist_is_ignored(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = saved(tmp_path / "odd.png", Image.fromarray(PIXELS), exif=exif)
@@ -63,7 +63,7 @@ def test_an_orientation_that_does_not_exist_is_none(tmp_path, orientation):
     ],
 )
 @pytest.mark.parametrize("suffix", ["jpg", "tif"])
-def test_cmyk(tmp_path, ink, expected, suffix):
+def test_cmyk_becomes_rgb(tmp_path, ink, expected, suffix):
     path = saved(tmp_path / f"ink.{suffix}", Image.new("CMYK", (16, 16), ink))
     assert Image.open(path).mode == "CMYK" and (read(path) == expected).all()
 
@@ -74,7 +74,7 @@ def test_a_grey_jpeg_is_repeated_in_three_channels(tmp_path, grey):
     assert Image.open(path).mode == "L" and (read(path) == grey).all()
 
 
-def test_sixteen_bits_of_ninety_degrees_and_another_size(tmp_path):
+def test_a_turned_sixteen_bit_image_is_scaled_and_resized(tmp_path):
     """The image is scaled to 8 bits, turned, resized and repeated in three channels."""
     values = np.repeat(np.arange(0, 65536, 8224, dtype=np.uint16)[None], 4, axis=0)  # (4, 8), steps of 32 * 257
     exif = Image.Exif()
@@ -87,8 +87,8 @@ def test_sixteen_bits_of_ninety_degrees_and_another_size(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["P", "PA", "RGBA", "LA", "1", "L", "YCbCr", "LAB", "HSV"])
-def test_every_mode_is_what_pillow_makes_of_it_on_rgb(tmp_path, mode):
-    """A uniform white survives each mode; modes that no format holds are made from another one."""
+def test_white_survives_every_mode(tmp_path, mode):
+    """Modes that no format can hold are replaced by another one."""
     image = Image.new("RGB", (8, 8), (255, 255, 255)).convert(mode) if mode not in ("PA", "LAB", "HSV") else None
     if image is None:
         image = Image.new({"PA": "LA", "LAB": "RGB", "HSV": "RGB"}[mode], (8, 8), "white")
@@ -114,7 +114,7 @@ def test_any_size_is_resized_bicubically(tmp_path, size_hw):
     assert (got == expected).all() and got.shape == (3, 3, 16, 8)
 
 
-def test_the_first_of_several_frames_counts(tmp_path):
+def test_the_first_of_several_frames_is_used(tmp_path):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime")]
     path = saved(tmp_path / "film.png", frames[0], save_all=True, append_images=frames[1:])
     assert (read(path) == (255, 0, 0)).all()
@@ -154,7 +154,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_is_no_image_is_refused_by_name(tmp_path, kind):
+def test_what_is_not_an_image_is_refused_by_name(tmp_path, kind):
     path = tmp_path / "000001_cam1_0_00.jpg"
     path.write_bytes(REFUSED[kind]())
     with pytest.raises(UserError) as error:
@@ -162,7 +162,7 @@ def test_what_is_no_image_is_refused_by_name(tmp_path, kind):
     assert str(path) in str(error.value) and "bytes" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_jpeg_cut_anywhere_is_refused_or_lacks_no_pixel(tmp_path):
+def test_a_jpeg_that_is_cut_anywhere_is_refused_or_lacks_no_pixel(tmp_path):
     """A file may lack its end marker without any loss."""
     content, whole = a_jpeg(), np.asarray(Image.open(io.BytesIO(a_jpeg())))
     path = tmp_path / "cut.jpg"

@@ -1,4 +1,4 @@
-"""SIGKILL, at random moments and in the middle of saving: a resumed run ends as if nothing had happened."""
+"""After SIGKILL, at random moments or in the middle of saving, a resumed run ends as if nothing had happened."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.helpers.runs import records
 EPOCHS = 40
 RANDOM_KILLS = 12
 
-# Where in a save to die: (name of the file that is being written, moment).
+# These are the points in a save at which to die: (name of the file that is being written, moment).
 IN_SAVING = [
     ("last.pth", "half written"),
     ("last.pth", "before fsync"),
@@ -33,7 +33,7 @@ def die() -> None:
 
 
 def let_the_score_rise() -> None:
-    """In the child: judge a model by the size of its classifiers, which grow from 0.001, so that best.pth is written
+    """In the child, judge a model by the size of its classifiers, which grow from 0.001, so that best.pth is written
     often; the tiny set is solved before the first epoch."""
     from engine.evaluate import Evaluator
 
@@ -47,7 +47,7 @@ def let_the_score_rise() -> None:
 
 
 def die_in_saving(name: str, moment: str) -> None:
-    """In the child: arrange for it to be killed at the second writing of `name`."""
+    """In the child, arrange for it to be killed at the second writing of `name`."""
     from engine import run_folder
 
     let_the_score_rise()
@@ -96,7 +96,7 @@ def die_in_saving(name: str, moment: str) -> None:
 
 
 def assert_equal_runs(first, second):
-    """The same files with the same weights, optimiser states and metrics; nothing half written left."""
+    """Check that two runs have the same weights, optimiser states and metrics, and left nothing half written."""
     assert records(first) == records(second)
     for name in ("last.pth", "previous.pth", "best.pth"):
         one, two = (torch.load(folder / name, weights_only=True) for folder in (first, second))
@@ -112,7 +112,7 @@ def assert_equal_runs(first, second):
 
 @pytest.mark.slow
 def test_killed_twenty_times_it_ends_in_the_same_weights(launch, tiny, tmp_path):
-    """Twelve times at a random moment from outside, eight times at a moment of saving, and always the same run."""
+    """The same run is killed twelve times from outside at a random moment, and eight times at a moment of saving."""
     whole, out = tmp_path / "whole", tmp_path / "out"
     argv = ["--config_file", tiny, "--resume", "auto", "SOLVER.MAX_EPOCHS", EPOCHS]
     launch("train_net", *argv, "OUTPUT_DIR", whole, before=(let_the_score_rise,)).ends_well()
@@ -122,9 +122,9 @@ def test_killed_twenty_times_it_ends_in_the_same_weights(launch, tiny, tmp_path)
     rng = random.Random(0)
     plan = [*IN_SAVING, *[None] * RANDOM_KILLS]
     rng.shuffle(plan)
-    for place in plan:
-        if place is not None:
-            run = launch("train_net", *argv, before=(die_in_saving, *place))
+    for point in plan:
+        if point is not None:
+            run = launch("train_net", *argv, before=(die_in_saving, *point))
             assert run.wait() == -signal.SIGKILL, run.text()
             continue
         run = launch("train_net", *argv, before=(let_the_score_rise,))
@@ -136,7 +136,7 @@ def test_killed_twenty_times_it_ends_in_the_same_weights(launch, tiny, tmp_path)
 
 
 def _epoch_ends(folder):
-    """Seconds of the day at the end of each epoch, from log.txt."""
+    """Yield the second of the day at the end of each epoch, from log.txt."""
     for line in (folder / "log.txt").read_text().splitlines():
         if " epoch " in line:
             hours, minutes, seconds = line.split()[1].replace(",", ".").split(":")
@@ -144,7 +144,7 @@ def _epoch_ends(folder):
 
 
 def _wait_for_a_line(run):
-    """Until the run has printed what it trains on, just before the first step."""
+    """Wait until the run has printed what it trains on, just before the first step."""
     until = time.monotonic() + 60
     while "identities" not in run.text():
         assert time.monotonic() < until and run.process.is_alive(), run.text()

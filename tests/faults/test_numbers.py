@@ -1,4 +1,4 @@
-"""nan and inf in images, weights, gradients and losses, injected into running trainings; and memory that stays flat."""
+"""Nan and inf that are injected into a running training spoil no checkpoint, and memory stays flat."""
 
 import pytest
 import torch
@@ -6,14 +6,14 @@ import torch
 from engine.checkpoint import load_resumable
 
 EPOCH, STEP = 1, 1
-"""Where the fault strikes, both from 0: epoch 1 is saved by then."""
+"""The fault strikes at these, both from 0; epoch 1 is saved by then."""
 GROWTH_MIB = 8
-"""Between what allocators and caches still take on after ten epochs (0.5 MiB) and what 40 epochs (240 steps) take when
-each step leaves its graph behind (50 MiB); the second run below shows that the measure sees it."""
+"""It lies between what allocators and caches still take on after ten epochs (0.5 MiB) and what 40 epochs (240 steps)
+use when each step leaves its graph behind (50 MiB); the second run below shows that the measure sees it."""
 
 
 def inject(where: str, value: float) -> None:
-    """In the child: put `value` into one number at the chosen step."""
+    """In the child, put `value` into one number at the chosen step."""
     from data.loading.augment import TrainAugment
     from engine.train import Trainer
 
@@ -46,7 +46,7 @@ def _with(images, value):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("where", ["image", "weight", "loss", "gradient"])
 def test_no_checkpoint_is_spoiled(launch, small, tmp_path, where, value):
-    """It stops within the epoch, by name; last.pth is still the good one of the epoch before."""
+    """The run stops within the epoch and says why; last.pth is still the good one of the epoch before."""
     out, argv = tmp_path / "out", ["--config_file", small]
     message = launch("train_net", *argv, before=(inject, where, value)).is_refused("--resume auto")
     assert "Non-finite loss at epoch 2, step" in message or "holds nan or inf" in message
@@ -58,7 +58,7 @@ def test_no_checkpoint_is_spoiled(launch, small, tmp_path, where, value):
 
 @pytest.mark.slow
 def test_a_gradient_that_is_nan_in_the_last_step_of_an_epoch_reaches_no_file(launch, small, tmp_path):
-    """No loss is computed after it, and without an evaluation no feature either: the save itself has to look."""
+    """No loss is computed after it, and without an evaluation no feature either, so the save itself has to check."""
     out, argv = tmp_path / "out", ["--config_file", small, "SOLVER.MAX_EPOCHS", 3, "SOLVER.EVAL_PERIOD", 3]
     run = launch("train_net", *argv, before=(_spoil_the_last_gradient,))
     run.is_refused("last.pth was not written", "model.backbone", "nan or inf", "though the loss was finite")
@@ -80,7 +80,7 @@ def _spoil_the_last_gradient():
 
 
 def watch_memory(report, leak: bool) -> None:
-    """In the child: write the resident memory in MiB after each epoch to `report`; `leak` keeps every step's graph."""
+    """In the child, write the resident memory in MiB after each epoch to `report`; `leak` keeps every step's graph."""
     from engine.train import Trainer
 
     epoch, step, kept = Trainer._train_epoch, Trainer.train_step, []
@@ -110,7 +110,7 @@ def resident_mib() -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("leak", [False, True])
 def test_memory_is_flat_over_fifty_epochs(launch, tiny, tmp_path, leak):
-    """And the measure would see a leak: the second run keeps what each step computed."""
+    """The second run keeps what each step computed, and shows that the measure would see a leak."""
     report, argv = (
         tmp_path / "memory",
         ["SOLVER.MAX_EPOCHS", 50, "SOLVER.EVAL_PERIOD", 5, "SOLVER.CHECKPOINT_PERIOD", 5],

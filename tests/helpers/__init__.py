@@ -1,1 +1,1 @@
-"""What several test files share: miniature data sets, runs, references."""
+"""Several test files share these helpers: miniature data sets, runs and references."""

@@ -1,4 +1,4 @@
-"""Batches of labels, for losses."""
+"""Make batches and outputs of which only what losses read matters."""
 
 import torch
 
@@ -7,7 +7,7 @@ from modeling.model import ReIDOutput
 
 
 def labelled(pids):
-    """A batch of which only the identities (B,) matter."""
+    """Make a batch of which only the identities (B,) matter."""
     pid = torch.as_tensor(pids)
     nothing = torch.zeros(len(pid), dtype=torch.int64)
     images = torch.zeros(len(pid), 3, 3, 1, 1, dtype=torch.uint8)
@@ -16,6 +16,6 @@ def labelled(pids):
 
 
 def output_with(features, logits, present=None):
-    """A model's output of which only what losses read matters."""
+    """Make a model's output of which only what losses read matters."""
     embedding = next(iter(features.values()))
     return ReIDOutput(embedding, features, logits, present or {}, {}, None)

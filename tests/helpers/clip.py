@@ -1,4 +1,4 @@
-"""OpenAI-format weights of small CLIP towers, and CLIP's image tower written out from its paper, as references."""
+"""Make weights of small CLIP towers in OpenAI's format, and compute CLIP's image tower as its paper describes it."""
 
 import torch
 from torch import nn
@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 
 def openai_state(*, width, depth, out, side, patch=16, text=True):
-    """Random weights under OpenAI's names, image tower with the `visual.` prefix, text tower beside it."""
+    """Draw random weights under OpenAI's names: the image tower with the `visual.` prefix, the text tower without."""
 
     def draw(*shape):
         return torch.randn(*shape) * 0.1
@@ -40,7 +40,7 @@ def openai_state(*, width, depth, out, side, patch=16, text=True):
 
 
 def clip_tokens(state, images, *, heads):
-    """CLIP's image tower (Radford et al., ICML 2021, and openai/CLIP's parameter names), projection on every token."""
+    """Run CLIP's image tower (Radford et al., ICML 2021; names of openai/CLIP) with the projection on every token."""
     w = {name.removeprefix("visual."): value for name, value in state.items() if name.startswith("visual.")}
     width = len(w["class_embedding"])
     x = F.conv2d(images, w["conv1.weight"], stride=w["conv1.weight"].shape[-1]).flatten(2).transpose(1, 2)
@@ -61,7 +61,7 @@ def clip_tokens(state, images, *, heads):
 
 
 class Archive(nn.Module):
-    """A module whose state dict is the given one: what OpenAI's TorchScript archive is."""
+    """This module's state dict is the given one, as that of OpenAI's TorchScript archive is."""
 
     def __init__(self, state):
         super().__init__()

@@ -1,7 +1,7 @@
-"""Checkpoints under the names of the original DeMo code, and its forward pass written out from the publications.
+"""Make checkpoints under the names of the original DeMo code, and run its forward pass as the publications describe it.
 
-Nothing here knows the framework's modules: weights are looked up in a state dict by the original's names. Evaluation
-mode; B batch, M = 3 modalities, L = 1 + N tokens, C width.
+Nothing here knows the framework's modules: weights are looked up in a state dict by the original's names. All of it is
+in evaluation mode. Shapes: B batch, M = 3 modalities, L = 1 + N tokens, C width.
 """
 
 import torch
@@ -17,7 +17,7 @@ def original_state(
     *, width=32, out=24, depth=2, patches=8, classes=5, clip=True, cameras=0, direct=True, pife=False, hdm=False,
     head=0, sdtps=0,
 ):  # fmt: skip
-    """Random weights of a whole checkpoint; `head` heads of ATMoE, `sdtps` aggregated tokens (0: without either)."""
+    """Draw random weights with `head` heads of ATMoE and `sdtps` aggregated tokens; 0 leaves out the part."""
 
     def draw(*shape):
         return torch.randn(*shape) * 0.1
@@ -86,7 +86,7 @@ def original_state(
 
 
 def forward(w, images, camera, *, tower_heads=2, kept=4):
-    """Images (B, M, 3, H, W), camera (B,) to {branch: (feature, logits)}; the per-modality ori are 'r', 'n', 't'."""
+    """Map images (B, M, 3, H, W), camera (B,) to {branch: (feature, logits)}; ori per modality is 'r', 'n' or 't'."""
     tokens = torch.stack([tower(w, images[b], camera[b], tower_heads) for b in range(len(images))])  # (B, M, L, C)
     patches = tokens[:, :, 1:]
     globals_ = [tokens[:, m, 0] for m in range(3)]
@@ -129,7 +129,7 @@ def quick_gelu(x):
 
 
 def attention(query, keys, in_weight, in_bias, out_weight, out_bias, num_heads):
-    """torch's own attention; query and keys (B, tokens, C)."""
+    """Run torch's own attention; query and keys are (B, tokens, C)."""
     query, keys = query.transpose(0, 1), keys.transpose(0, 1)
     found, _ = F.multi_head_attention_forward(
         query, keys, keys, query.shape[-1], num_heads, in_weight, in_bias, None, None, False, 0.0, out_weight, out_bias,
@@ -143,7 +143,7 @@ def with_head(w, suffix, feature):
 
 
 def tower(w, images, camera, num_heads):
-    """The tokens (M, L, C) of one sample's images (M, 3, H, W)."""
+    """Return the tokens (M, L, C) of one sample's images (M, 3, H, W)."""
     base = {key.removeprefix("BACKBONE.base."): value for key, value in w.items() if key.startswith("BACKBONE.base.")}
     if "class_embedding" in base:
         if "BACKBONE.cv_embed" in w:  # on the class token alone
@@ -164,7 +164,7 @@ def tower(w, images, camera, num_heads):
 
 
 def hdm(w, tokens):
-    """Three (B, L, C) to seven features (B, C); heads of width 64, at least one."""
+    """Map the tokens (B, L, C) of three modalities to seven features (B, C), with heads of width 64, or one."""
     features = []
     for subset, members in SUBSETS.items():
         name = f"generalFusion.{subset}"
@@ -177,7 +177,7 @@ def hdm(w, tokens):
 
 
 def atmoe(w, features):
-    """Seven features (B, C) to (B, 7C): the experts' outputs times their gates, for head, for feature."""
+    """Map seven features (B, C) to (B, 7C): the experts' outputs times their gates, by head and then by feature."""
     gate = "generalFusion.moe.gating_network.gate"
     num_heads = sum(key.endswith("expertHead.0.mlp.0.weight") for key in w)
     width = features[0].shape[1] // num_heads
@@ -196,7 +196,7 @@ def atmoe(w, features):
 
 
 def sdtps(w, patches, globals_, kept, beta=0.25):
-    """Patches (B, M, N, C) and three globals (B, C) to (B, 3C), one image at a time."""
+    """Map patches (B, M, N, C) and three globals (B, C) to (B, 3C), one image at a time."""
     rows = []
     for b in range(len(patches)):
         for m, name in enumerate(NAMES):
@@ -207,7 +207,8 @@ def sdtps(w, patches, globals_, kept, beta=0.25):
             for g in globals_:
                 cosine = torch.stack([row @ g[b] / (row.norm() * g[b].norm()) for row in v])
                 scaled.append((cosine - cosine.min()) / (cosine.max() - cosine.min()))
-            score = (1 - 2 * beta) * predicted + beta * (sum(scaled) + scaled[m])  # the own one counts twice
+            # The cosine to the modality's own global counts twice.
+            score = (1 - 2 * beta) * predicted + beta * (sum(scaled) + scaled[m])
             order = score.argsort(descending=True)
             chosen, dropped = v[order[:kept]], order[kept:]
             extra = score[dropped].softmax(0) @ v[dropped]

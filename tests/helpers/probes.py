@@ -1,6 +1,6 @@
 """Probes show what a configuration leads to, for the test that every key acts.
 
-Each probe gives plain data, tensors, or nests of them; those of whole runs take a folder, too.
+Each probe returns plain data, tensors, or nests of them; those of whole runs also take a folder.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ def make_inputs(cfg):
 
 
 def train_once(cfg):
-    """Give a model after one backward pass, with its output and losses."""
+    """Return a model after one backward pass, with its output and losses."""
     model = make_model(cfg)
     torch.manual_seed(2)
     output = model(*make_inputs(cfg))
@@ -82,7 +82,7 @@ def gradients(cfg):
 
 
 def block_batches(cfg):
-    """Give the batch sizes that a block of the backbone sees in a training step, recomputation included."""
+    """Return the batch sizes that a block of the backbone sees in a training step, recomputation included."""
     model, seen = make_model(cfg), []
     model.backbone.vit.blocks[0].register_forward_pre_hook(lambda _block, inputs: seen.append(len(inputs[0])))
     model(*make_inputs(cfg)).embedding.sum().backward()
@@ -196,7 +196,7 @@ def call(script, cfg, folder):
 
 
 def run(cfg, folder):
-    """Give the name of the run's folder, its records without times, and the epochs of its checkpoints."""
+    """Return the name of the run's folder, its records without times, and the epochs of its checkpoints."""
     call(train_net, cfg, folder)
     out = Path(cfg.OUTPUT_DIR)
     epochs = {path.name: torch.load(path, weights_only=True)["epoch"] for path in out.glob("*.pth")}

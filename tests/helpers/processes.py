@@ -1,4 +1,4 @@
-"""Starting several processes that talk through gloo, as torchrun would."""
+"""Start several processes that talk through gloo, as torchrun would."""
 
 import os
 import socket
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def environment(rank, world_size, port):
-    """What torchrun sets."""
+    """Return the variables that torchrun sets."""
     return {
         "RANK": str(rank),
         "WORLD_SIZE": str(world_size),
@@ -33,7 +33,7 @@ def free_port():
 
 
 def run_together(function, folder, world_size=2):
-    """What `function()` returns in each of `world_size` processes that have joined."""
+    """Return what `function()` returns in each of `world_size` processes that have joined."""
     mp.spawn(_work, (function, folder, world_size, free_port()), nprocs=world_size)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world_size)]
 
@@ -47,7 +47,7 @@ def _work(rank, function, folder, world_size, port):
 
 
 def start_together(command, folder, world_size=2):
-    """`python *command` in each of `world_size` processes of one thread, their outputs in folder/<rank>.log."""
+    """Start `python *command` in `world_size` processes of one thread each; their outputs go to folder/<rank>.log."""
     port = free_port()
     processes = []
     for rank in range(world_size):

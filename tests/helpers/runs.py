@@ -1,4 +1,4 @@
-"""Running the entry scripts in this process, building a trainer without them, and reading what a run wrote."""
+"""Run the entry scripts in this process, build a trainer without them, and read what a run wrote."""
 
 import json
 import sys
@@ -17,14 +17,14 @@ from utils.seeding import seed_all
 
 
 def run(script, *argv):
-    """The exit code of an entry script (the module), with `argv` as its command line."""
+    """Run an entry script (the module) with `argv` as its command line, and return its exit code."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sys, "argv", [f"{script.__name__}.py", *map(str, argv)])
         return run_script(script.main)
 
 
 def fails(capsys, script, *argv):
-    """Run `script`, which must end with a user's error; returns its one paragraph."""
+    """Run `script`, which must end with a user's error, and return the one paragraph."""
     assert run(script, *argv) == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith("error: ")
@@ -32,7 +32,7 @@ def fails(capsys, script, *argv):
 
 
 def make_trainer(config, *opts):
-    """A trainer as train_net builds it, before its first epoch."""
+    """Build a trainer as train_net does, before its first epoch."""
     cfg = get_cfg(config, opts)
     data, device = build_data(cfg), resolve_device(cfg.MODEL.DEVICE)
     seed_all(cfg.SOLVER.SEED)
@@ -42,16 +42,16 @@ def make_trainer(config, *opts):
 
 
 def records(folder):
-    """metrics.jsonl without its times."""
+    """Return the lines of metrics.jsonl without their times."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if key != "samples_per_s"} for line in lines]
 
 
 def weights(folder, name="last.pth"):
-    """The model's state dict in a checkpoint of a run."""
+    """Return the model's state dict in a checkpoint of a run."""
     return torch.load(folder / name, weights_only=True)["model"]
 
 
 def equal(first, second):
-    """Whether two state dicts are the same to the last bit."""
+    """Return whether two state dicts are the same to the last bit."""
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)

@@ -1,4 +1,4 @@
-"""Miniature data sets in their true layouts, for the tests."""
+"""Write miniature data sets in their true layouts, for the tests."""
 
 from pathlib import Path
 
@@ -110,7 +110,7 @@ WRITERS = {
     "MSVR310": write_msvr310,
     "WMVeID863": write_wmveid863,
 }
-"""The writers of the data sets in folders; the tests of all of them run over these."""
+"""Maps each data set in folders to its writer; the tests of all of them run over these."""
 
 
 def write_tiny(folder: Path, root: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Optimiser and schedule as the keys ask for them; their parts have tests of their own."""
+"""Optimiser and schedule follow the keys; their parts have tests of their own."""
 
 import pytest
 import torch
@@ -22,24 +22,24 @@ class Model(nn.Module):
 
 
 @pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD"])
-def test_a_called_off_step_changes_nothing(name):
+def test_a_skipped_step_changes_nothing(name):
     """`found_inf` = 1 is how a step with a non-finite loss is skipped without waiting for the device."""
     torch.manual_seed(0)
     model = Model()
     optimizer = build_optimizer(get_cfg(None, ["SOLVER.OPTIMIZER_NAME", name]), model)
-    for called_off in (0.0, 1.0, 0.0):
+    for skipped in (0.0, 1.0, 0.0):
         before = [p.detach().clone() for p in model.parameters()]
         for parameter in model.parameters():
-            parameter.grad = torch.ones_like(parameter) * (torch.nan if called_off else 1)
-        optimizer.found_inf = torch.tensor(called_off)
+            parameter.grad = torch.ones_like(parameter) * (torch.nan if skipped else 1)
+        optimizer.found_inf = torch.tensor(skipped)
         optimizer.step()
         unchanged = [torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True) if b.requires_grad]
-        assert all(unchanged) if called_off else not any(unchanged)
+        assert all(unchanged) if skipped else not any(unchanged)
 
 
 @pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD"])
-def test_a_called_off_first_step_leaves_no_trace(name):
-    """With fp16 the first steps are called off until the scale fits; fused SGD would keep uninitialised momenta."""
+def test_a_skipped_first_step_leaves_no_trace(name):
+    """With fp16 the first steps are skipped until the scale fits; fused SGD would keep uninitialised momenta."""
     stepped = []
     torch.use_deterministic_algorithms(True)  # uninitialised memory is then nan
     try:
@@ -47,10 +47,10 @@ def test_a_called_off_first_step_leaves_no_trace(name):
             torch.manual_seed(0)
             model = Model()
             optimizer = build_optimizer(get_cfg(None, ["SOLVER.OPTIMIZER_NAME", name]), model)
-            for called_off in steps:
+            for skipped in steps:
                 for parameter in model.parameters():
                     parameter.grad = torch.ones_like(parameter)
-                optimizer.found_inf = torch.tensor(called_off)
+                optimizer.found_inf = torch.tensor(skipped)
                 optimizer.step()
             momenta = [state["momentum_buffer"] for state in optimizer.state.values() if name == "SGD"]
             stepped.append([*model.state_dict().values(), *momenta])
@@ -59,19 +59,19 @@ def test_a_called_off_first_step_leaves_no_trace(name):
     assert all(torch.equal(a, b) for a, b in zip(*stepped, strict=True))
 
 
-def test_built_schedule_follows_the_keys():
+def test_the_schedule_follows_the_keys():
     cfg = get_cfg(None, ["SOLVER.MAX_EPOCHS", 3, "SOLVER.WARMUP_EPOCHS", 1, "SOLVER.LR_NOISE", 0.5])
     optimizer = build_optimizer(cfg, Model())
     build_schedule(cfg, optimizer).set_epoch(1)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(5e-6 * (1 + lr_noise(1, 1111, 0.5)))
 
 
-def test_original_schedule_warms_every_group_up_from_one_rate():
+def test_the_original_schedule_warms_every_group_up_from_one_rate():
     keys = ["SOLVER.SCHEDULE", "original", "SOLVER.MAX_EPOCHS", 50, "SOLVER.WARMUP_EPOCHS", 10]
     cfg = get_cfg(None, keys)
     optimizer = build_optimizer(cfg, Model())
     schedule = build_schedule(cfg, optimizer)
-    # Its epochs count from 1: the first is a tenth of the way from 3.5e-5 to the group's own rate, the fifth half.
+    # Its epochs count from 1: the first is a tenth of the way from 3.5e-5 to the group's rate, the fifth half of it.
     for epoch, share in ((0, 0.1), (4, 0.5)):
         schedule.set_epoch(epoch)
         expected = [3.5e-5 + share * (group["base_lr"] - 3.5e-5) for group in optimizer.param_groups]
@@ -89,7 +89,7 @@ def test_layer_decay_gives_each_layer_of_the_backbone_its_rate():
     found = {}
     for group in build_optimizer(cfg, model).param_groups:
         found |= {names[id(parameter)]: group["lr"] for parameter in group["params"]}
-    # Two blocks: embeddings at 0.8 / 8, blocks at 0.8 / 4 and 0.8 / 2, what comes after at 0.8.
+    # The embeddings learn at 0.8 / 8, the two blocks at 0.8 / 4 and 0.8 / 2, and what comes after at 0.8.
     assert found["backbone.vit.patch_embed.proj.weight"] == found["backbone.vit.pos_embed"] == pytest.approx(0.1)
     assert found["backbone.vit.blocks.0.attn.qkv.weight"] == pytest.approx(0.2)
     assert found["backbone.vit.blocks.1.mlp.fc2.bias"] == pytest.approx(0.4)

@@ -1,4 +1,4 @@
-"""Parameter groups against literal tables of who is in which, with which rate."""
+"""The parameter groups match literal tables of their members, rates and decays."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ RATES = {
 
 
 class Toy(nn.Module):
-    """A backbone of two blocks, a fusion with attention, two heads with frozen neck biases."""
+    """A toy has a backbone of two blocks, a fusion with attention, and two heads with frozen neck biases."""
 
     def __init__(self):
         super().__init__()
@@ -32,7 +32,7 @@ class Toy(nn.Module):
 
 
 def build(model, **options):
-    """{group: (names of its parameters, its rate, its decay)}."""
+    """Return {group: (names of its parameters, its rate, its decay)}."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = build_param_groups(model.named_parameters(), **RATES | options)
     for group in groups:
@@ -40,7 +40,7 @@ def build(model, **options):
     return {g["name"]: ([names[id(p)] for p in g["params"]], g["base_lr"], g["weight_decay"]) for g in groups}
 
 
-def test_rules_in_their_order():
+def test_rules_apply_in_their_order():
     blocks = ("embed", "block1", "block2")
     assert build(Toy()) == {
         # Biases of the backbone have the backbone's rate and the weights' decay.
@@ -93,12 +93,12 @@ def test_layers_decay_towards_the_input():
 
 
 def test_layers_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=r"layer_decay is 0\.5: layer_of must tell"):
+    with pytest.raises(ValueError, match=r"layer_decay is 0\.5: layer_of must give"):
         build(Toy(), layer_decay=0.5)
     with pytest.raises(ValueError, match=r"layer_of\('backbone.embed.weight'\) is 3, outside 0 to 2"):
         build(Toy(), layer_decay=0.5, num_layers=2, layer_of=lambda name: 3)
 
 
-def test_the_groups_are_taken_by_an_optimizer():
+def test_an_optimizer_accepts_the_groups():
     optimizer = torch.optim.Adam(build_param_groups(Toy().named_parameters(), **RATES))
     assert [group["lr"] for group in optimizer.param_groups] == [0.1, 2.0, 1.0, 1.0]

@@ -1,4 +1,4 @@
-"""The helpers in two processes, against one process with the whole."""
+"""The helpers give in two processes what one process gives with the whole batch."""
 
 import pytest
 import torch
@@ -11,18 +11,18 @@ from utils.errors import UserError
 
 
 def make_rows():
-    """A batch of 6 and what a loss does with it, in float64 (the batch normalisation computes in float32)."""
+    """Return a batch of 6 and weights for a loss on it, in float64 (the batch normalisation computes in float32)."""
     torch.manual_seed(0)
     return torch.randn(6, 5, dtype=torch.float64), torch.randn(6, 6, dtype=torch.float64)
 
 
-def loss_of(rows, weights):
-    """Every row with every other, as in a triplet loss: no sum over parts of the batch."""
+def pairwise_loss(rows, weights):
+    """Compare every row with every other, as a triplet loss does; the result is not a sum over parts."""
     return (weights * (rows @ rows.T).exp()).sum()
 
 
 def normalize(rows):
-    """Through a batch normalisation: output, gradient of the input and all of its tensors after one step."""
+    """Pass rows through a batch normalisation and back; return its output and the module, which holds the gradients."""
     norm = BatchNorm(5)
     nn.init.uniform_(norm.weight, generator=torch.Generator().manual_seed(1))
     output = norm(rows)
@@ -36,7 +36,7 @@ def work():
     rank, results = distributed.rank(), {}
 
     own = distributed.own_rows(rows).clone().requires_grad_()
-    loss = loss_of(distributed.gather_rows(own), weights)
+    loss = pairwise_loss(distributed.gather_rows(own), weights)
     loss.backward()
     results["loss"], results["gradient"] = loss.detach(), own.grad
 
@@ -44,10 +44,10 @@ def work():
     results["normed"], norm = normalize(features)
     results["normed gradient"], results["norm weight gradient"] = features.grad, norm.weight.grad
     results["norm"] = norm.state_dict()
-    norm.eval()  # must not wait for the other process, which does not come
+    norm.eval()  # must not wait for the other process, which may not take part
     results["evaluated"] = norm(features).detach() if rank == 0 else None
 
-    index = torch.tensor([[4, 0, 1, 3], [3, 2]][rank])  # unequally many, and both know 3
+    index = torch.tensor([[4, 0, 1, 3], [3, 2]][rank])  # The counts differ, and both processes have 3.
     results["samples"] = distributed.gather_samples(index[:, None] * torch.tensor([1, 10]), index, 5)
 
     results["agreed"] = distributed.all_reduce_max([3, 7][rank])
@@ -58,18 +58,18 @@ def work():
     return results
 
 
-def test_two_processes_make_one_whole(tmp_path):
+def test_two_processes_equal_one_with_the_whole_batch(tmp_path):
     both = run_together(work, tmp_path)
     rows, weights = make_rows()
     whole = rows.clone().requires_grad_()
-    loss = loss_of(whole, weights)
+    loss = pairwise_loss(whole, weights)
     loss.backward()
     features = rows.float().requires_grad_()
     normed, norm = normalize(features)
     for rank, results in enumerate(both):
         part = slice(3 * rank, 3 * rank + 3)
         torch.testing.assert_close(results["loss"], loss.detach(), rtol=0, atol=0)
-        # Both hold the loss of the whole, so that a row's gradient is twice that of the whole batch.
+        # Both hold the loss of the whole batch, so that a row's gradient is twice that of the whole batch.
         torch.testing.assert_close(results["gradient"], 2 * whole.grad[part], rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(results["normed"], normed[part], rtol=0, atol=0)
         torch.testing.assert_close(results["normed gradient"], 2 * features.grad[part], rtol=1e-5, atol=1e-5)

@@ -30,7 +30,7 @@ print(*map(run_script, [train_net.main, *tools]))
 
 
 @pytest.mark.slow
-def test_the_core_does_without_them(tiny, tmp_path):
+def test_the_core_works_without_them(tiny, tmp_path):
     command = [sys.executable, "-c", WITHOUT, "--config_file", str(tiny), "SOLVER.MAX_EPOCHS", "2"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)

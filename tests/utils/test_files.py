@@ -37,7 +37,7 @@ def test_the_former_file_can_be_kept(tmp_path):
     assert (tmp_path / "file").read_text() == "second" and (tmp_path / "former").read_text() == "first"
 
 
-def test_what_a_killed_run_has_left_is_written_over(tmp_path):
+def test_leftovers_of_a_killed_run_are_overwritten(tmp_path):
     (tmp_path / ".file.tmp").write_text("a long rest of a killed run")
     with atomic_write(tmp_path / "file") as file:
         file.write("new")

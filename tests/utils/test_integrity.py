@@ -1,4 +1,4 @@
-"""Damaged archives and numbers that are not finite."""
+"""Damaged archives and numbers that are not finite are noticed."""
 
 import zipfile
 

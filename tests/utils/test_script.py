@@ -1,4 +1,4 @@
-"""Exit codes, and what is printed, by the way in which a script ends."""
+"""The exit code and what is printed depend on the way in which a script ends."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from utils.script import run_script
         (KeyboardInterrupt(), 130, "Interrupted."),
     ],
 )
-def test_an_error_of_the_user_is_one_paragraph(capsys, error, code, message):
+def test_a_user_error_is_one_paragraph(capsys, error, code, message):
     def main():
         raise error
 

@@ -1,4 +1,4 @@
-"""What holds for every data set in folders, on miniature trees in their true layouts."""
+"""These rules hold for every data set in folders; miniature trees in the true layouts show it."""
 
 import pytest
 
@@ -8,12 +8,12 @@ from tests.helpers.trees import WRITERS
 from utils.errors import UserError
 
 NAMES = pytest.mark.parametrize("name", WRITERS)
-TWO_FOLDERS = pytest.mark.parametrize("name", [name for name in WRITERS if DATASETS[name].has_identity_folders])
+IDENTITY_FOLDERS = pytest.mark.parametrize("name", [name for name in WRITERS if DATASETS[name].has_identity_folders])
 
 
 @pytest.fixture
 def tree(name, tmp_path):
-    """The data set `name` and the folder that holds its splits."""
+    """Write the data set `name`, and return it with the folder that holds its splits."""
     dataset = DATASETS[name]
     return dataset, dataset.scan(WRITERS[name](tmp_path / "tree")).root
 
@@ -24,7 +24,7 @@ def refused(dataset, root) -> str:
     return str(error.value)
 
 
-@TWO_FOLDERS
+@IDENTITY_FOLDERS
 def test_unpaired_files_and_missing_folders_are_named(tree, tmp_path):
     dataset, root = tree
     folder = sorted((root / dataset.splits["gallery"]).iterdir())
@@ -70,12 +70,12 @@ def test_the_images_can_be_decoded(tree):
     dataset, root = tree
     opened = open_store(dataset.parse(root)["query"], size_hw=(32, 64), cache_dir=None, workers=1)
     assert opened.present.all()
-    colours = opened.images.mean((3, 4)).round()  # every identity has another colour in each modality
+    colours = opened.images.mean((3, 4)).round()  # every identity has a different colour in each modality
     assert len({tuple(colour) for colour in colours[0]}) == 3
 
 
 @NAMES
-def test_published_counts_are_those_of_a_split(name):
+def test_published_counts_belong_to_a_split(name):
     for split, counts in (DATASETS[name].expected or {}).items():
         assert split in DATASETS[name].splits
         assert set(counts) <= {"ids", "samples", "cameras", "per camera"}

@@ -1,4 +1,4 @@
-"""Finding a data set by its name."""
+"""A data set is found by its name."""
 
 import pytest
 
@@ -17,7 +17,7 @@ from utils.errors import UserError
         ("synthetic", "camera"),
     ],
 )
-def test_each_is_known_by_its_name_in_any_case(name, protocol):
+def test_each_data_set_is_found_by_its_name_in_any_case(name, protocol):
     for spelling in (name, name.lower(), name.upper()):
         dataset = find_dataset(spelling)
         assert (dataset, dataset.name, dataset.protocol) == (DATASETS[name], name, protocol)

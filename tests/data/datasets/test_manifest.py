@@ -1,4 +1,4 @@
-"""The CSV manifest: fields, absent modalities, and an error with file and line for every bad row."""
+"""The CSV manifest becomes samples; every bad row is an error with file and line."""
 
 import pytest
 
@@ -13,7 +13,7 @@ GOOD = ("train,17,0,4,a.jpg,b.jpg,c.jpg", "query,23,1,5,a.jpg,,c.jpg", "gallery,
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes a manifest of the given lines beside three (empty) images; returns its path."""
+    """Return a function that writes a manifest of the given lines beside three (empty) images and returns its path."""
     for name in ("a.jpg", "b.jpg", "c.jpg"):
         (tmp_path / name).touch()
 
@@ -41,7 +41,7 @@ def test_rows_become_samples(write, tmp_path):
     assert not (train.tiled or train.mask)
 
 
-def test_columns_in_any_order_and_without_scene(write):
+def test_columns_may_be_in_any_order_and_lack_scene(write):
     lines = ["0,a.jpg,b.jpg,c.jpg,7,train", "1,a.jpg,,,8,query", "2,a.jpg,b.jpg,,8,gallery"]
     splits = MANIFEST.parse(write(*lines, header="camera,rgb,ni,ti,id,split"))
     sample = splits["train"][0]
@@ -49,7 +49,7 @@ def test_columns_in_any_order_and_without_scene(write):
 
 
 def test_what_spreadsheets_write_is_understood(write, tmp_path):
-    """A byte-order mark, quoted fields, a comma in a name, CRLF and an empty last line."""
+    """The file has a byte-order mark, quoted fields, a comma in a name, CRLF and an empty last line."""
     (tmp_path / "a, b.jpg").touch()
     path = write('train,1,0,0,"a, b.jpg",,', *GOOD[1:], "", encoding="utf-8-sig")
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
@@ -67,8 +67,8 @@ def test_paths_may_be_absolute_or_in_folders(write, tmp_path):
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ("valid,1,0,0,a.jpg,,", "split is 'valid', must be one of train, query, gallery"),
-        ("train,x,0,0,a.jpg,,", "id is 'x', must be a whole number from 0"),
+        ("valid,1,0,0,a.jpg,,", "split is 'valid' but must be one of train, query, gallery"),
+        ("train,x,0,0,a.jpg,,", "id is 'x' but must be a whole number from 0"),
         ("train,-1,0,0,a.jpg,,", "id is '-1'"),
         ("train,1.5,0,0,a.jpg,,", "id is '1.5'"),
         ("train,,0,0,a.jpg,,", "id is ''"),
@@ -79,7 +79,7 @@ def test_paths_may_be_absolute_or_in_folders(write, tmp_path):
         ("train,1,0,0,a.jpg,,,", "it does not have as many fields"),
         ("train,1,0,0,d.jpg,,", "there is no image"),
         ("train,1,0,0,folder/a.jpg,,", "there is no image"),
-        (GOOD[0], "the same as line 2"),
+        (GOOD[0], "it repeats line 2"),
     ],
 )
 def test_a_bad_row_is_named_by_file_and_line(write, row, reason):
@@ -96,7 +96,7 @@ def test_all_bad_rows_are_collected(write):
     assert "9 bad row(s)" in message and "and 4 more" in message
 
 
-def test_the_line_is_right_below_a_field_of_two_lines(write, tmp_path):
+def test_the_line_number_is_right_after_a_field_of_two_lines(write, tmp_path):
     (tmp_path / "two\nlines.jpg").touch()
     path = write('train,1,0,0,"two\nlines.jpg",,', *GOOD, "train,x,0,0,a.jpg,,")
     assert f"{path}:7 (id is 'x'" in refused(path)
@@ -115,7 +115,7 @@ def test_a_split_without_rows_is_named(write):
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b'split,id,camera,scene,rgb,ni,ti\ntrain,1,0,0,"a.jpg,,\n'])
-def test_a_file_that_is_no_csv_is_named(tmp_path, content):
+def test_a_file_that_is_not_a_csv_is_named(tmp_path, content):
     path = tmp_path / "cars.csv"
     path.write_bytes(content)
     assert f"{path} is not a CSV file in UTF-8" in refused(path)

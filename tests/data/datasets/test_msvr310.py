@@ -1,4 +1,4 @@
-"""MSVR310 on a miniature tree in its true layout."""
+"""MSVR310 is read from a miniature tree in its true layout."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def touch(root, name):
         (root / "MSVR310/query3/0500" / modality / name).touch()
 
 
-def test_the_samples(tmp_path):
+def test_the_samples_are_listed(tmp_path):
     splits = MSVR310.parse(write_msvr310(tmp_path))
     assert [(s.name, s.pid, s.camera, s.scene) for s in splits["train"][:2]] == [
         ("0001_s000_v0_000.jpg", 1, 0, 0),
@@ -32,7 +32,7 @@ def test_the_digits_of_scene_and_viewpoint_are_kept(tmp_path):
     assert (sample.pid, sample.camera) == (500, 7)
 
 
-def test_its_folder_may_be_in_small_letters(tmp_path):
+def test_its_folder_may_be_in_lower_case(tmp_path):
     write_msvr310(tmp_path)
     (tmp_path / "MSVR310").rename(tmp_path / "msvr310")
     assert len(MSVR310.parse(tmp_path)["train"]) == 16

@@ -1,4 +1,4 @@
-"""RGBNT100 on a miniature tree in its true layout."""
+"""RGBNT100 is read from a miniature tree in its true layout."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.helpers.trees import write_rgbnt100
 from utils.errors import UserError
 
 
-def test_the_samples(tmp_path):
+def test_the_samples_are_listed(tmp_path):
     splits = RGBNT100.parse(write_rgbnt100(tmp_path))
     folder = tmp_path / "RGBNT100" / "rgbir"
     assert [(s.name, s.pid, s.camera) for s in splits["train"][:3]] == [
@@ -22,7 +22,7 @@ def test_the_samples(tmp_path):
 
 
 @pytest.mark.parametrize("inner", ["", "RGBNT100", "RGBNT100/rgbir"])
-def test_it_is_found_from_above(tmp_path, inner):
+def test_it_is_found_from_the_folders_above(tmp_path, inner):
     write_rgbnt100(tmp_path)
     assert len(RGBNT100.parse(tmp_path / inner)["train"]) == 16
 

@@ -1,4 +1,4 @@
-"""The parser on trees of empty files in RGBNT201's layout: it reads no pixel."""
+"""The parser reads no pixel, so trees of empty files in RGBNT201's layout are enough."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ TEST = ("000258_cam1_0_00.jpg", "000258_cam2_0_00.jpg")
 
 @pytest.fixture
 def tree(tmp_path):
-    """The folder that holds train_171 and test."""
+    """Write a tree and return the folder that holds train_171 and test."""
     root = tmp_path / "RGBNT201"
     for split, names in (("train_171", TRAIN), ("test", TEST)):
         for modality in MODALITIES:
@@ -84,7 +84,7 @@ def test_a_missing_mask_is_named(tree):
 
 
 def test_pairs_are_made_by_name_not_by_position(tree):
-    """As many files in each folder, but one of another name: a pairing by position would mix two persons."""
+    """All folders hold as many files, but one has another name: pairing by position would mix two persons."""
     ti = tree / "train_171" / "TI"
     (ti / "000007_cam4_0_01.jpg").rename(ti / "000008_cam4_0_01.jpg")
     message = refused(tree)

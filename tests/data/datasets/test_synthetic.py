@@ -1,4 +1,4 @@
-"""The synthetic set as a data set: generated on first use, then listed with its masks."""
+"""The synthetic set is generated on first use and then listed with its masks."""
 
 from data.datasets.synthetic import SYNTHETIC
 
@@ -25,7 +25,7 @@ def test_it_is_generated_once_and_listed(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == written
 
 
-def test_other_settings_are_another_folder(tmp_path):
+def test_other_settings_give_another_folder(tmp_path):
     folders = {
         SYNTHETIC.prepare(tmp_path, settings=SETTINGS | change, workers=0)
         for change in ({}, {"seed": 4}, {"size": [16, 16]})
@@ -33,7 +33,7 @@ def test_other_settings_are_another_folder(tmp_path):
     assert len(folders) == 3
 
 
-def test_problems_have_its_name(tmp_path):
+def test_problems_carry_its_name(tmp_path):
     root = SYNTHETIC.prepare(tmp_path, settings=SETTINGS, workers=0)
     next((root / "test" / "NI").iterdir()).unlink()
     found = SYNTHETIC.scan(root)

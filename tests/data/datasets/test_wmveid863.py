@@ -1,4 +1,4 @@
-"""WMVeID863 on a miniature tree in its true layout."""
+"""WMVeID863 is read from a miniature tree in its true layout."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.helpers.trees import write_wmveid863
 from utils.errors import UserError
 
 
-def test_the_samples(tmp_path):
+def test_the_samples_are_listed(tmp_path):
     splits = WMVEID863.parse(write_wmveid863(tmp_path))
     sample = splits["gallery"][-1]
     assert (sample.pid, sample.camera, sample.scene) == (502, 1, 0)
@@ -16,7 +16,7 @@ def test_the_samples(tmp_path):
     assert {name: len(samples) for name, samples in splits.items()} == {"train": 16, "query": 12, "gallery": 12}
 
 
-def test_the_identity_is_the_folders_and_camera_and_night_are_the_names(tmp_path):
+def test_the_folder_gives_the_identity_and_the_name_gives_camera_and_night(tmp_path):
     write_wmveid863(tmp_path)
     folder = tmp_path / "WMVEID863" / "query" / "0700"
     for modality in ("vis", "ni", "th"):

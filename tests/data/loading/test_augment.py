@@ -1,4 +1,4 @@
-"""Batched transforms against torchvision, brute force and timm's random erasing."""
+"""The batched transforms agree with torchvision, brute force and timm's random erasing."""
 
 import random
 
@@ -45,13 +45,13 @@ def augment(
 
 
 def reference_normalize(images):
-    """torchvision's, image by image."""
+    """Normalise with torchvision, image by image."""
     flat = [tv.normalize(image.float() / 255, MEAN, STD) for image in images.flatten(0, 1)]
     return torch.stack(flat).view(images.shape)
 
 
 def kolmogorov_smirnov(a, b):
-    """The largest distance between two empirical distribution functions."""
+    """Return the largest distance between two empirical distribution functions."""
     a, b = np.sort(a), np.sort(b)
     points = np.concatenate([a, b])
     return np.abs(np.searchsorted(a, points, "right") / len(a) - np.searchsorted(b, points, "right") / len(b)).max()
@@ -60,7 +60,7 @@ def kolmogorov_smirnov(a, b):
 # ------------------------------------------------------------------------------------------------ normalisation
 
 
-def test_normalisation_is_torchvisions():
+def test_normalisation_equals_torchvisions():
     images = make_images()
     actual = normalize(images, torch.ones(B, M, dtype=torch.bool), mean=list(MEAN), std=list(STD))
     assert actual.dtype == torch.float32
@@ -77,7 +77,7 @@ def test_an_absent_modality_is_zero_whatever_its_pixels():
     assert (actual[~present] == 0).all()
 
 
-def test_nothing_drawn_is_plain_normalisation():
+def test_without_random_steps_only_normalisation_remains():
     images = make_images()
     expected = normalize(images, torch.ones(B, M, dtype=torch.bool), mean=MEAN, std=STD)
     assert torch.equal(augment(images), expected)
@@ -100,7 +100,7 @@ def test_a_certain_flip_mirrors_left_and_right():
 
 @pytest.mark.parametrize("sync", [True, False])
 def test_every_output_is_a_window_of_the_padded_flipped_or_plain_image(sync):
-    """Brute force over all windows; and each window is about equally frequent."""
+    """Compare with all windows by brute force; each window is about equally frequent."""
     pad, batch = 2, 2000
     images = make_images(1).expand(batch, -1, -1, -1, -1).contiguous()
     actual = augment(images, flip_prob=0.5, pad_pixels=pad, sync_geometry=sync)
@@ -135,7 +135,7 @@ def test_the_flip_has_the_given_probability():
     assert flipped.float().mean().item() == pytest.approx(0.3, abs=0.03)  # 5 standard deviations of 6000 draws
 
 
-def test_the_wide_images_of_vehicles():
+def test_wide_images_of_vehicles_keep_their_shape():
     images = make_images(height=8, width=20)
     assert augment(images, flip_prob=0.5, pad_pixels=3, erase_prob=1.0).shape == images.shape
 
@@ -144,12 +144,12 @@ def test_the_wide_images_of_vehicles():
 
 
 def draw_masks(count, size_hw):
-    """Rectangles as masks (count, H, W)."""
+    """Draw rectangles as masks (count, H, W)."""
     return as_masks(draw_boxes((count,), size_hw, torch.Generator().manual_seed(0), CPU), size_hw)
 
 
 def bounding_boxes(masks):
-    """(N, 4) top, left, height, width of the rectangles in masks (N, H, W); fails if one is not a rectangle."""
+    """Return top, left, height and width (N, 4) of rectangles in masks (N, H, W); fail if one is not a rectangle."""
     boxes = []
     for mask in np.asarray(masks):
         y, x = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -161,10 +161,10 @@ def bounding_boxes(masks):
 
 @pytest.mark.parametrize("size_hw", [(64, 32), (32, 64)])
 def test_rectangles_are_distributed_as_timms(size_hw):
-    """Two samples of 3000; 0.06 is exceeded once in 20 000 times if the distributions are equal."""
+    """Two samples of 3000 from equal distributions differ by more than 0.06 once in 20 000 times."""
     count = 3000
-    random.seed(0)  # timm's rectangles
-    torch.manual_seed(0)  # and its noise, of which a value could be exactly 0
+    random.seed(0)  # timm draws its rectangles from it
+    torch.manual_seed(0)  # and from this its noise, of which a value could be exactly 0
     erase = RandomErasing(probability=1.0, mode="pixel", max_count=1, device="cpu")
     theirs = bounding_boxes([erase(torch.zeros(1, *size_hw))[0] != 0 for _ in range(count)])
     ours = bounding_boxes(draw_masks(count, size_hw))
@@ -175,7 +175,7 @@ def test_rectangles_are_distributed_as_timms(size_hw):
 
 
 def test_where_no_try_fits_nothing_is_erased():
-    """In an image of 1 x 1000 no rectangle is lower than the image, so timm gives up after ten tries as well."""
+    """No rectangle is lower than an image of 1 x 1000, so timm gives up after ten tries as well."""
     assert not draw_masks(50, (1, 1000)).any()
 
 
@@ -187,7 +187,7 @@ def test_rectangles_lie_inside_up_to_the_edges():
 
 
 def erased(images, **kwargs):
-    """(B, M, H, W) mask of the pixels that erasing changed, and the augmented images."""
+    """Return the mask (B, M, H, W) of the pixels that erasing changed, and the augmented images."""
     actual = augment(images, erase_prob=kwargs.pop("erase_prob", 1.0), **kwargs)
     return (actual != augment(images)).any(2), actual
 
@@ -226,8 +226,8 @@ def test_noise_differs_between_channels_modalities_and_samples():
                 assert (a != b).float().mean() > 0.99
 
 
-def test_noise_repeats_between_samples_only_displaced():
-    """What the docstring of `draw_noise` says, by the positions in the table that its values come from."""
+def test_noise_repeats_between_samples_only_when_shifted():
+    """The positions in the table that the values come from are those that the docstring of `draw_noise` describes."""
     noise = draw_noise((6, M, 3, 64, 32), torch.Generator().manual_seed(0), CPU)
     table = torch.arange(noise.untyped_storage().nbytes() // noise.element_size())
     positions = table.as_strided(noise.shape, noise.stride(), noise.storage_offset())
@@ -272,7 +272,7 @@ def test_everything_is_drawn_from_the_generator(sync):
 
 
 @pytest.mark.parametrize("sync", [True, False])
-def test_processes_augment_their_shares_as_one_would_the_whole(sync):
+def test_processes_augment_their_shares_as_one_process_would_the_whole(sync):
     images = make_images()
     present = torch.rand(B, M, generator=torch.Generator().manual_seed(3)) < 0.7
     options = {"flip_prob": 0.5, "pad_pixels": 3, "erase_prob": 0.7, "sync_geometry": sync}
@@ -316,13 +316,13 @@ def dropping(rate, sync_geometry=True):
     )  # fmt: skip
 
 
-def test_dropped_modalities_have_the_rate_and_a_sample_never_loses_all():
+def test_modalities_are_dropped_at_the_rate_and_a_sample_never_loses_all():
     present = torch.ones(20_000, M, dtype=torch.bool)
     present[10_000:, 0] = False
-    left = dropping(0.4).drop_modalities(present, torch.Generator().manual_seed(0))
-    assert left.any(dim=1).all() and not left[10_000:, 0].any(), "what is absent stays so"
+    remaining = dropping(0.4).drop_modalities(present, torch.Generator().manual_seed(0))
+    assert remaining.any(dim=1).all() and not remaining[10_000:, 0].any(), "what is absent stays absent"
     # A sample that would lose all its k modalities keeps them: lost is 0.4 - 0.4 ** k.
-    lost = (present & ~left).float()
+    lost = (present & ~remaining).float()
     assert lost[:10_000].mean().item() == pytest.approx(0.4 - 0.4**3, abs=0.01)
     assert lost[10_000:, 1:].mean().item() == pytest.approx(0.4 - 0.4**2, abs=0.01)
 

@@ -1,4 +1,4 @@
-"""Batches out of the store, by themselves and through the DataLoader."""
+"""Batches come out of the store, directly and through the DataLoader."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ INDICES = [5, 0, 3, 3]
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory):
-    """Eight samples; number 3 lacks NI, and each has its own scene."""
+    """Return eight samples; number 3 lacks NI, and each has its own scene."""
     root = write_rgbnt201(tmp_path_factory.mktemp("set"), train_ids=4, test_ids=1, images_per_id=2)
     samples = RGBNT201.parse(root)["train"]
     absent = [(s.paths[0], None if i == 3 else s.paths[1], s.paths[2]) for i, s in enumerate(samples)]
@@ -59,7 +59,7 @@ def test_a_batch_is_a_copy(store, samples):
     assert dataset.__getitems__(INDICES).images.any()
 
 
-def test_stores_and_samples_must_fit(store, samples):
+def test_store_samples_and_labels_must_have_one_length(store, samples):
     with pytest.raises(AssertionError):
         StoreDataset(store, samples[:-1])
     with pytest.raises(AssertionError):
@@ -100,7 +100,7 @@ def assert_same_batches(dataset, resident):
             assert torch.equal(getattr(actual, name).cpu(), getattr(expected, name))
 
 
-def test_a_store_held_on_a_device_gives_the_same(store, samples, monkeypatch):
+def test_a_store_held_on_a_device_gives_the_same_batches(store, samples, monkeypatch):
     monkeypatch.setattr("data.loading.dataset.ROWS_PER_COPY", 3)  # more than one copy, the last incomplete
     dataset = StoreDataset(store, samples)
     resident = dataset.to("cpu")

@@ -1,4 +1,4 @@
-"""Decoding: right bytes from every kind of image."""
+"""Decoding gives the right bytes for every kind of image."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path, suffix):
     assert expected.tolist() == [[0, 0, 1, 1], [127, 128, 255, 255]]
 
 
-def test_big_endian_sixteen_bits(tmp_path):
+def test_big_endian_sixteen_bits_are_scaled_to_eight(tmp_path):
     path = tmp_path / "grey.tif"
     Image.frombytes("I;16B", (2, 1), np.array([257, 65535], ">u2").tobytes()).save(path)
     assert np.asarray(read_rgb(path))[0].tolist() == [[1] * 3, [255] * 3]
@@ -66,7 +66,7 @@ def test_exif_orientation_is_honoured(tmp_path):
     path = tmp_path / "turned.png"
     pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned a quarter clockwise
+    exif[0x0112] = 6  # The image is to be turned a quarter clockwise.
     Image.fromarray(pixels).save(path, exif=exif)
     np.testing.assert_array_equal(np.asarray(read_rgb(path)), np.rot90(pixels, -1))
 

@@ -1,4 +1,4 @@
-"""The samplers' rules, checked on every batch of several epochs."""
+"""The samplers keep their rules in every batch of several epochs."""
 
 from collections import Counter
 
@@ -16,7 +16,7 @@ IMAGES_PER_ID = {3: 9, 8: 4, 11: 2, 20: 17, 21: 1, 30: 8, 31: 5, 40: 12}
 
 @pytest.fixture
 def pids():
-    """Identities that are not labels and not sorted."""
+    """Return identities that are neither labels nor sorted."""
     pids = [pid for pid, count in IMAGES_PER_ID.items() for _ in range(count)]
     return np.random.default_rng(0).permutation(pids).tolist()
 
@@ -50,13 +50,13 @@ def test_an_epoch_goes_on_until_fewer_than_p_identities_have_groups_left(pids):
     groups = {pid: max(1, count // K) for pid, count in IMAGES_PER_ID.items()}
     for batches in epochs(identity_sampler(pids)):
         used = Counter(pids[batch[i]] for batch in batches for i in range(0, len(batch), K))
-        left = {pid: groups[pid] - used[pid] for pid in groups}
-        assert min(left.values()) >= 0
-        assert sum(count > 0 for count in left.values()) < 3
+        unused = {pid: groups[pid] - used[pid] for pid in groups}
+        assert min(unused.values()) >= 0
+        assert sum(count > 0 for count in unused.values()) < 3
 
 
 def test_identities_with_too_few_images_are_drawn_with_replacement(pids):
-    """Two images for K = 4 places: over the epochs all 2^4 ways to fill them appear."""
+    """Two images can fill K = 4 slots in 2^4 ways, all of which appear over the epochs."""
     ways = set()
     for batches in epochs(identity_sampler(pids), 400):
         for batch in batches:
@@ -79,12 +79,12 @@ def test_the_length_is_that_of_the_current_epoch(pids):
         sampler.set_epoch(epoch)
         assert len(sampler) == len(list(sampler))
         lengths.add(len(sampler))
-    assert len(lengths) > 1  # or else this has not tested that the length follows the epoch
+    assert len(lengths) > 1  # otherwise this would not test that the length follows the epoch
 
 
 @pytest.fixture(params=["identity", "shuffled"])
 def make_sampler(request, pids):
-    """A function of a seed, for each of the two samplers."""
+    """Return a function that makes a sampler from a seed, for each of the two."""
     if request.param == "identity":
         return lambda seed=7: identity_sampler(pids, seed=seed)
     return lambda seed=7: ShuffledBatchSampler(len(pids), batch_size=12, seed=seed, **ALONE)
@@ -104,13 +104,13 @@ def test_the_order_is_a_function_of_seed_and_epoch(make_sampler):
     assert list(other) != orders[3]
 
 
-def test_random_numbers_of_others_are_left_alone(make_sampler):
+def test_the_global_random_states_are_left_alone(make_sampler):
     before = np.random.get_state()[1].copy(), torch.get_rng_state()
     list(make_sampler())
     assert (np.random.get_state()[1] == before[0]).all() and torch.equal(torch.get_rng_state(), before[1])
 
 
-def test_a_resumed_epoch_begins_where_it_was(make_sampler):
+def test_a_resumed_epoch_begins_where_it_stopped(make_sampler):
     sampler = make_sampler()
     sampler.set_epoch(2)
     whole = list(sampler)
@@ -143,7 +143,7 @@ def test_a_batch_of_more_identities_than_there_are_is_refused(pids):
         assert part in str(error.value)
 
 
-def test_as_many_identities_as_there_are_is_possible(pids):
+def test_one_batch_may_hold_all_identities(pids):
     assert len(IdentityBatchSampler(pids, batch_size=32, num_instances=4, seed=0, **ALONE)) == 1
 
 
@@ -169,7 +169,7 @@ def test_processes_share_each_batch_by_whole_identities(pids):
         assert [len(owned) for owned in owners] == [2, 2, 2] and len(set.union(*owners)) == 6
 
 
-def test_what_processes_cannot_share_is_refused(pids):
+def test_a_batch_that_processes_cannot_share_is_refused(pids):
     with pytest.raises(UserError, match=r"IMS_PER_BATCH is 24: 6 identities.* 4 processes.*a multiple of 16"):
         IdentityBatchSampler(pids, batch_size=6 * K, num_instances=K, seed=7, process_rank=0, num_processes=4)
     with pytest.raises(UserError, match=r"IMS_PER_BATCH is 9: 9 images.* 2 processes.*a multiple of 2"):

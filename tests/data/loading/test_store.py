@@ -1,4 +1,4 @@
-"""The decoded store: the images of the samples, reuse, damage, and every way to fail."""
+"""The decoded store holds the images of the samples, is reused, is rebuilt when damaged, and fails with a reason."""
 
 import errno
 import multiprocessing
@@ -27,14 +27,14 @@ SIZE = (16, 8)
 
 @pytest.fixture
 def samples(tmp_path):
-    """Six samples on disk, of 64 x 32 pixels."""
+    """Write six samples of 64 x 32 pixels and return them."""
     write_rgbnt201(tmp_path / "set", train_ids=3, test_ids=1, images_per_id=2)
     return RGBNT201.parse(tmp_path / "set")["train"]
 
 
 @pytest.fixture
 def no_decoding(monkeypatch):
-    """Returns a function after whose call nothing may be decoded."""
+    """Return a function after whose call nothing may be decoded."""
 
     def fail(*args):
         raise AssertionError("decoded again")
@@ -51,7 +51,7 @@ def one(path) -> list[Sample]:
 
 
 def reference(path, size_hw=SIZE) -> np.ndarray:
-    """(3, H, W), straight from Pillow."""
+    """Return the pixels (3, H, W), straight from Pillow."""
     return np.moveaxis(np.asarray(Image.open(path).resize(size_hw[::-1], Image.Resampling.BICUBIC)), -1, 0)
 
 
@@ -170,7 +170,7 @@ def _open_and_report(folder, samples, barrier, queue):
     queue.put(open_in(folder, samples).images.sum())
 
 
-def test_processes_that_build_at_once_all_end_right(tmp_path, samples):
+def test_processes_that_build_at_once_all_succeed(tmp_path, samples):
     context = multiprocessing.get_context("fork")
     barrier, queue = context.Barrier(3), context.Queue()
     processes = [
@@ -200,15 +200,15 @@ def test_only_our_own_abandoned_temporaries_are_removed(tmp_path, samples):
     cache.mkdir()
     target = cache / f"16x8_{'0' * 24}.npy"
     with atomic_write(target, "wb", unique=True) as first, atomic_write(target, "wb", unique=True) as second:
-        abandoned, in_work = Path(first.name), Path(second.name)
+        abandoned, in_use = Path(first.name), Path(second.name)
     foreign = cache / "letter.tmp"
     long_ago = time.time() - 2 * store.ABANDONED_AFTER_S
-    for path in (abandoned, in_work, foreign):
+    for path in (abandoned, in_use, foreign):
         path.touch()
     for path in (abandoned, foreign):
         os.utime(path, (long_ago, long_ago))
     open_in(cache, samples)
-    assert [path.exists() for path in (abandoned, in_work, foreign)] == [False, True, True]
+    assert [path.exists() for path in (abandoned, in_use, foreign)] == [False, True, True]
 
 
 # ------------------------------------------------------------------------------------------------------- errors
@@ -222,7 +222,7 @@ def _zero_bytes(path):
     path.write_bytes(b"")
 
 
-def _no_image(path):
+def _not_an_image(path):
     path.write_text("<html>not found</html>")
 
 
@@ -235,7 +235,7 @@ def _dangling_link(path):
     path.symlink_to(path.with_name("nowhere.jpg"))
 
 
-@pytest.mark.parametrize("damage", [_truncate, _zero_bytes, _no_image, _missing, _dangling_link])
+@pytest.mark.parametrize("damage", [_truncate, _zero_bytes, _not_an_image, _missing, _dangling_link])
 @pytest.mark.parametrize("cached", [True, False])
 def test_a_bad_image_is_named(tmp_path, samples, damage, cached):
     bad = samples[3].paths[2]
@@ -255,8 +255,8 @@ def test_a_truncated_png_is_named(tmp_path):
         open_in(None, one(path))
 
 
-def test_the_first_error_ends_the_work(samples, monkeypatch):
-    """Only images that were begun are still decoded, not the hundreds that wait."""
+def test_the_first_error_stops_the_decoding(samples, monkeypatch):
+    """Only images that were already started are decoded, not the hundreds that wait."""
     _zero_bytes(samples[0].paths[0])
     decoded = []
 
@@ -279,10 +279,10 @@ def refused_to_write(folder, samples) -> str:
     return message
 
 
-def test_a_disk_that_is_too_small_is_told_before_decoding(tmp_path, samples, monkeypatch, no_decoding):
+def test_a_disk_that_is_too_small_is_reported_before_decoding(tmp_path, samples, monkeypatch, no_decoding):
     no_decoding()
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1000, 990, 10))
-    assert "too little room" in refused_to_write(tmp_path / "cache", samples)
+    assert "too little space" in refused_to_write(tmp_path / "cache", samples)
     assert not list((tmp_path / "cache").iterdir())
 
 
@@ -308,7 +308,7 @@ def test_a_disk_that_fills_up_at_the_end_leaves_nothing_behind(tmp_path, samples
     assert not list((tmp_path / "cache").iterdir())
 
 
-def test_a_cache_folder_that_cannot_be_made(tmp_path, samples):
+def test_a_cache_folder_that_cannot_be_made_is_refused(tmp_path, samples):
     (tmp_path / "file").touch()
     refused_to_write(tmp_path / "file" / "cache", samples)
 

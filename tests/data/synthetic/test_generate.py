@@ -1,4 +1,4 @@
-"""The synthetic benchmark: written files, repeatability, the property that makes it a benchmark."""
+"""The synthetic set is written whole, repeats, and has the property that makes it a benchmark."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_bytes_do_not_depend_on_the_run_or_the_workers(folder, tmp_path):
     assert contents(again) == contents(folder)
 
 
-def test_another_seed_or_difficulty_is_another_folder_with_other_pixels(folder):
+def test_another_spec_gives_another_folder_and_another_seed_other_pixels(folder):
     for change in ({"seed": 4}, {"difficulty": 0.6}, {"size_hw": (64, 40)}, {"train_images": 15}):
         assert replace(SMALL, **change).folder_name != SMALL.folder_name
     first, second = (make_sample(spec, "train", 0, 0) for spec in (SMALL, replace(SMALL, seed=4)))
@@ -158,15 +158,15 @@ def test_a_root_that_cannot_be_written_to_is_explained(tmp_path):
         ensure_synthetic(tmp_path / "file" / "datasets", SMALL, workers=0)
 
 
-def test_a_worker_does_without_torch():
+def test_a_worker_needs_no_torch():
     code = "import sys, data.synthetic; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_contact_sheet(folder, tmp_path):
+def test_the_contact_sheet_has_the_size_that_was_asked_for(folder, tmp_path):
     contact_sheet(folder, tmp_path / "sheet.png", ids=2, images_per_id=3)
     with Image.open(tmp_path / "sheet.png") as sheet:
-        # 2 margins of 10; 3 images of three 72-pixel tiles, 8 apart; 2 rows of 15 + 144, 8 apart
+        # There are 2 margins of 10, 3 images of three 72-pixel tiles 8 apart, and 2 rows of 15 + 144, 8 apart.
         assert sheet.size == (2 * 10 + 3 * 216 + 2 * 8, 2 * 10 + 2 * 159 + 8)
     with pytest.raises(UserError, match="no images"):
         contact_sheet(tmp_path, tmp_path / "none.png")
@@ -207,9 +207,9 @@ def test_channels_run_in_the_order_of_the_modalities():
 
 
 def oracle_map(seed: int, known: tuple[str, ...], images_per_id: int = 8, num_ids: int = 20) -> float:
-    """mAP of an oracle that reads the true attributes of the known modalities; the protocol drops the same camera.
+    """Return the mAP of an oracle that reads the true attributes of the known modalities.
 
-    Ties are broken at random, because the oracle cannot tell such images apart.
+    The protocol ignores the same camera. Ties are broken at random, because the oracle cannot tell such images apart.
     """
     identities = [make_identity(seed, 1, index) for index in range(num_ids)]
     codes = [tuple(identity.codes[name] for name in known) for identity in identities]
@@ -246,17 +246,17 @@ def test_identities_collide_in_each_modality_and_in_no_two(split, num_ids):
 
 
 def test_modalities_say_nothing_about_each_other():
-    """Brightness of the clothes over many people: uncorrelated between the modalities."""
+    """Over many people, the brightness of the clothes is uncorrelated between the modalities."""
     clothes = [SLOTS.index("upper"), SLOTS.index("lower")]
     materials = np.array([make_identity(seed, 0, index).materials for seed in range(40) for index in range(27)])
     brightness = np.stack([materials[:, clothes, 0, part].mean(axis=-1) for part in CHANNELS.values()])  # (M, N, 2)
-    # Three looks of each of 120 cohorts: 360 independent values, so chance stays within about 0.15.
+    # Three looks of each of 120 cohorts are 360 independent values, so chance stays within about 0.15.
     for garment in range(len(clothes)):
         correlation = np.corrcoef(brightness[:, :, garment])
         assert np.abs(correlation[np.triu_indices(3, 1)]).max() < 0.15
 
 
-def test_clothes_come_from_short_palettes_and_stay_with_the_person():
+def test_clothes_come_from_short_palettes_and_are_repeatable():
     for index in range(30):
         materials = make_identity(5, 0, index).materials
         for slot, palette in (("upper", UPPER_RGB), ("lower", LOWER_RGB)):

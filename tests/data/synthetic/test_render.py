@@ -1,4 +1,4 @@
-"""The synthetic benchmark's pictures: persons, masks, cameras, faults, and the geometry they are drawn with."""
+"""The synthetic pictures show persons, masks, cameras and faults as specified, drawn with the right geometry."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_occluders_stay_within_their_share():
     assert all(make_sample(replace(HARD, difficulty=0.0), "train", index, 0).covered == 0 for index in range(10))
 
 
-def test_conditions_never_ruin_all_three():
+def test_conditions_never_ruin_all_three_modalities():
     rng = np.random.default_rng(0)
     ruined = Counter(draw_conditions(rng, 1.0).ruined for _ in range(4000))
     assert max(map(len, ruined)) == 2
@@ -97,17 +97,17 @@ def test_conditions_never_ruin_all_three():
 
 @pytest.mark.parametrize("faults", [faults for faults, _ in SCENARIOS], ids="+".join)
 def test_faults_take_the_contrast_of_what_they_ruin_and_leave_the_rest(faults):
-    """The share of the clean picture's contrast that is left: the slope of a regression on the clean picture."""
+    """The share of the clean picture's contrast that is left is the slope of a regression on the clean picture."""
     conditions = Conditions(**dict.fromkeys(faults, 0.75))
     assert conditions.ruined == {RUINS[fault] for fault in faults}
-    left = defaultdict(list)
+    contrast = defaultdict(list)
     for index in range(4):
         clean, spoilt = (make_sample(CLEAN, "train", index, 0, conditions=c).images for c in (Conditions(), conditions))
         for name in MODALITIES:
             x, y = clean[name].ravel().astype(float), spoilt[name].ravel().astype(float)
-            left[name].append(np.cov(x, y)[0, 1] / x.var())
+            contrast[name].append(np.cov(x, y)[0, 1] / x.var())
     for name in MODALITIES:
-        assert np.mean(left[name]) < 0.35 if name in conditions.ruined else np.mean(left[name]) > 0.6
+        assert np.mean(contrast[name]) < 0.35 if name in conditions.ruined else np.mean(contrast[name]) > 0.6
 
 
 def test_blur_smooths():
@@ -120,7 +120,7 @@ def test_blur_smooths():
 
 # ----------------------------------------------------------------------------------------------------------- drawing
 def colour_count(yaw: float, texture: Texture) -> int:
-    """Pixels of the upper garment's second colour, green on a red person, seen at an angle."""
+    """Count the pixels of the upper garment's second colour, green on a red person, seen at an angle."""
     identity = make_identity(0, 0, 0)
     materials = np.zeros_like(identity.materials)
     materials[..., 0] = 1.0
@@ -142,7 +142,7 @@ def test_prints_turn_with_the_body():
     assert 0 < colour_count(1.0, chest) < colour_count(0.0, chest)
 
 
-def test_textures_by_hand():
+def test_textures_match_cases_worked_by_hand():
     v = np.array([0.0, 0.125, 0.375, 0.625])
     hoops = Field(wave_v=2.0, threshold=0.5)  # sin(4 pi v): 0, 1, -1, 1
     assert second_colour(np.array(hoops), np.zeros(4), v).tolist() == [False, True, False, True]
@@ -159,8 +159,8 @@ def test_textures_by_hand():
     assert not second_colour(np.array(Field()), np.linspace(-3, 3, 50), np.linspace(0, 1, 50)).any()
 
 
-def test_frame_of_a_limb_by_hand():
-    """A limb that hangs from (10, 20) to (10, 60) and is 5 wide on either side."""
+def test_the_frame_of_a_limb_matches_a_case_worked_by_hand():
+    """The limb hangs from (10, 20) to (10, 60) and is 5 wide on either side."""
     outline, frame = capsule(np.array([10.0, 20.0]), np.array([10.0, 60.0]), 5.0, 5.0)
     points = np.array([(10, 20, 1), (10, 60, 1), (15, 40, 1), (5, 30, 1)])
     np.testing.assert_allclose(points @ frame.T, [(0, 0), (0, 1), (1, 0.5), (-1, 0.25)], atol=1e-12)
