@@ -135,7 +135,7 @@ def test_runs_that_build_one_store_at_once_survive_the_kill_of_one(launch, small
     assert equal(*(weights(tmp_path / name) for name in "ab"))
     store = tmp_path / "data" / ".decoded"
     assert len(list(store.glob("*.npy"))) == 2 and len(list(store.glob("*.tmp"))) <= 1, (
-        "that of the killed run stays for an hour"
+        "the killed run's file stays for an hour"
     )
 
 
