@@ -58,7 +58,9 @@ TABLE = "{:8}{:76}{:>12}{:>12}  {:11}{:>8}{:>7}"
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     words = f"subjects separated by commas, out of {','.join(SUBJECTS)}; default: all but the last"
     parser.add_argument("--only", default=",".join(DEFAULT), help=words)
     parser.add_argument("--output", type=Path, help="JSON file to write; default: print the table only")

@@ -31,7 +31,9 @@ SIZES_SHOWN = 5
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.check_data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--name", required=True, help="data set, as DATASETS.NAMES")
     parser.add_argument("--root", required=True, type=Path, help="where it is, as DATASETS.ROOT_DIR")
     parser.add_argument("--num_instance", type=int, default=8, help="K, as DATALOADER.NUM_INSTANCE (%(default)s)")

@@ -126,7 +126,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     common.add_argument("--output", type=Path, help="folder of the pictures; default: OUTPUT_DIR/pictures")
     common.add_argument("--dpi", type=int, default=150, help="pixels per inch (%(default)s)")
     common.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys to override")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.visualize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="SUB-COMMAND")
     helps = {name: (title, options) for name, (_, title, options) in COMMANDS.items()}
     helps["all"] = ("all of them, and one HTML page", tuple(OPTIONS))
