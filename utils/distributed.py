@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -24,6 +25,9 @@ from utils.errors import UserError
 
 # How long a process waits for another one; decoding a data set is what one process does alone for the longest time.
 TIMEOUT = timedelta(minutes=30)
+# How long the main process stays after an error. Without torchrun it holds the store, in which the others look up
+# whether they are the first to fail.
+GRACE_S = 1.0
 
 _store: dist.Store | None = None
 
@@ -178,8 +182,10 @@ def shutdown() -> None:
 
 
 def abandon(exit_code: int) -> int:
-    """Leave the other processes after an error, at once, because tearing nccl down could wait for them."""
+    """Leave the other processes after an error without tearing nccl down, which could wait for them."""
     if is_active():
+        if is_main():
+            time.sleep(GRACE_S)
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
