@@ -107,8 +107,7 @@ class Trainer:
         self.precision = precision
         self.device = precision.device
         self.generator = torch.Generator(self.device)
-        # The model's numbers differ between processes, and the main one draws those of a single process. The
-        # augmentation draws for the whole batch in every process, of which each takes its part.
+        # The main process draws what a single one would; the augmentation draws for the whole batch in all of them.
         self.model_stream = (MODEL_STREAM, distributed.rank()) if distributed.rank() else (MODEL_STREAM,)
         self._gradients_checked = False
 

@@ -63,7 +63,6 @@ class PatchSelection(nn.Module):
         modalities: Sequence[str] = MODALITIES,
     ) -> None:
         super().__init__()
-        self.embed_dim = embed_dim
         self.num_patches = num_patches
         self.score = SCORES[score](
             embed_dim=embed_dim,
@@ -77,9 +76,9 @@ class PatchSelection(nn.Module):
             sparse_ratio=sparse_ratio, use_gumbel=use_gumbel, gumbel_tau=gumbel_tau, gumbel_sample=gumbel_sample
         )
         kind = AGGREGATIONS[aggregation]
-        self.num_tokens = kind.count(num_patches, sparse_ratio, aggr_ratio)
-        self.num_outputs = self.num_tokens + (num_kept(num_patches, sparse_ratio) < num_patches)
-        self.aggregation = nn.ModuleDict({name: kind(embed_dim, self.num_tokens) for name in modalities})
+        num_tokens = kind.count(num_patches, sparse_ratio, aggr_ratio)
+        self.num_outputs = num_tokens + (num_kept(num_patches, sparse_ratio) < num_patches)
+        self.aggregation = nn.ModuleDict({name: kind(embed_dim, num_tokens) for name in modalities})
         self.mask_aggregation = mask_aggregation and kind.uses_mask
 
     def forward(self, tokens: Tensor, present: Tensor | None = None) -> tuple[Tensor, Selection]:

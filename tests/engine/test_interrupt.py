@@ -12,7 +12,7 @@ import torch
 
 import train_net
 from engine.interrupt import Interrupted, StopRequest
-from tests.helpers.runs import equal, records, run, weights
+from tests.helpers.runs import equal, interrupt_in_epoch_2, records, run, weights
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,20 +65,11 @@ def test_a_signal_to_the_process_group_saves_and_exits_cleanly(tiny, tmp_path, n
     assert records(out) == records(whole) and equal(weights(out), weights(whole))
 
 
-def test_interruption_in_mid_epoch_continues_bit_by_bit(tiny, tmp_path, monkeypatch):
+def test_interruption_in_mid_epoch_continues_bit_by_bit(tiny, tmp_path):
     """As above, but at a known step: after the second of epoch 2."""
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert run(train_net, "--config_file", tiny, "OUTPUT_DIR", whole) == 0
-    step = train_net.Trainer.train_step
-
-    def step_then_interrupt(self, batch):
-        losses = step(self, batch)
-        if (self.state.epoch, self.state.step) == (1, 1):
-            os.kill(os.getpid(), signal.SIGINT)
-        return losses
-
-    with monkeypatch.context() as patched:
-        patched.setattr(train_net.Trainer, "train_step", step_then_interrupt)
+    with interrupt_in_epoch_2():
         assert run(train_net, "--config_file", tiny) == 130
     saved = torch.load(out / "last.pth", weights_only=True)
     assert (saved["epoch"], saved["step"]) == (1, 2)

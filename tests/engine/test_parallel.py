@@ -13,7 +13,7 @@ import torch
 
 import train_net
 from tests.helpers.processes import ROOT, start_together
-from tests.helpers.runs import records, run
+from tests.helpers.runs import interrupt_in_epoch_2, records, run
 from tests.helpers.trees import write_tiny
 
 pytestmark = pytest.mark.slow
@@ -130,17 +130,8 @@ def test_a_signal_to_one_stops_both_and_one_process_goes_on(tiny, tmp_path, whol
     assert_same_run(tmp_path / "out", whole)
 
 
-def test_two_processes_go_on_from_one(tiny, tmp_path, whole, monkeypatch):
-    step = train_net.Trainer.train_step
-
-    def step_then_interrupt(self, batch):
-        losses = step(self, batch)
-        if (self.state.epoch, self.state.step) == (1, 1):
-            os.kill(os.getpid(), signal.SIGINT)
-        return losses
-
-    with monkeypatch.context() as patched:
-        patched.setattr(train_net.Trainer, "train_step", step_then_interrupt)
+def test_two_processes_go_on_from_one(tiny, tmp_path, whole):
+    with interrupt_in_epoch_2():
         assert train(tiny, *EXACT) == 130
     program = ["train_net.py", "--config_file", str(tiny), "--resume", "auto", *map(str, EXACT)]
     assert [process.wait(90) for process in start_together(program, tmp_path)] == [0, 0]

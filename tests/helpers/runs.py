@@ -1,7 +1,10 @@
 """Run the entry scripts in this process, build a trainer without them, and read what a run wrote."""
 
 import json
+import os
+import signal
 import sys
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from data.build import build_data
 from engine.build import build_evaluator, build_trainer
 from engine.precision import resolve_device
 from engine.run_folder import RunFolder
+from engine.train import Trainer
 from modeling import build_model
 from utils.script import run_script
 from utils.seeding import seed_all
@@ -39,6 +43,22 @@ def make_trainer(config, *opts):
     model = build_model(cfg, num_classes=len(data.train_pids), num_cameras=data.num_cameras).to(device)
     evaluator = build_evaluator(cfg, data.test, model, device)
     return build_trainer(cfg, data, model, device, evaluator=evaluator, folder=RunFolder(cfg.OUTPUT_DIR))
+
+
+@contextmanager
+def interrupt_in_epoch_2():
+    """Let Ctrl-C arrive during the second step of the second epoch of every training in this context."""
+    step = Trainer.train_step
+
+    def step_then_interrupt(self, batch):
+        losses = step(self, batch)
+        if (self.state.epoch, self.state.step) == (1, 1):
+            os.kill(os.getpid(), signal.SIGINT)
+        return losses
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Trainer, "train_step", step_then_interrupt)
+        yield
 
 
 def records(folder):
