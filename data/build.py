@@ -17,6 +17,7 @@ from data.loading.dataset import StoreDataset
 from data.loading.loader import BatchLoader
 from data.loading.sampler import IdentityBatchSampler, ShuffledBatchSampler
 from data.loading.store import ImageStore, open_store
+from data.masks import load_masks
 from data.sample import Sample
 from data.splits import EvalSplit, ReIDData, hold_out, make_eval_split
 from utils import distributed
@@ -42,10 +43,13 @@ def build_data(cfg: CfgNode) -> ReIDData:
     return ReIDData(tuple(train), test, validation)
 
 
-def build_train_loader(cfg: CfgNode, data: ReIDData, device: torch.device) -> BatchLoader:
+def build_train_loader(cfg: CfgNode, data: ReIDData, device: torch.device, *, with_masks: bool = False) -> BatchLoader:
     """Build the loader of training batches; `loader.batch_sampler.set_epoch` decides their order.
 
     If there are several processes, each loads its part of every batch.
+
+    Raises:
+        UserError: an image cannot be read or stored, or masks are asked for and cannot be read.
     """
     options = {
         "batch_size": cfg.SOLVER.IMS_PER_BATCH,
@@ -58,19 +62,22 @@ def build_train_loader(cfg: CfgNode, data: ReIDData, device: torch.device) -> Ba
         sampler = IdentityBatchSampler(data.labels.tolist(), num_instances=num_instances, **options)
     else:
         sampler = ShuffledBatchSampler(len(data.train), **options)
-    return _build_loader(cfg, data.train, data.labels, sampler, device)
+    return _build_loader(cfg, data.train, data.labels, sampler, device, with_masks=with_masks)
 
 
-def build_eval_loader(cfg: CfgNode, split: EvalSplit, device: torch.device) -> BatchLoader:
+def build_eval_loader(cfg: CfgNode, split: EvalSplit, device: torch.device, *, with_masks: bool = False) -> BatchLoader:
     """Build the loader that reads a split's samples in order.
 
     Several processes share out the batches that one process would make, so that every feature is bit-identical.
+
+    Raises:
+        UserError: see `build_train_loader`.
     """
     step = cfg.TEST.IMS_PER_BATCH
     batches = [list(range(i, min(i + step, len(split.samples)))) for i in range(0, len(split.samples), step)]
     # A process without any batch would not know the shapes of the features.
     batches = batches[distributed.rank() :: distributed.world_size()] or batches[:1]
-    return _build_loader(cfg, split.samples, None, batches, device)
+    return _build_loader(cfg, split.samples, None, batches, device, with_masks=with_masks)
 
 
 def _build_loader(
@@ -79,8 +86,13 @@ def _build_loader(
     labels: np.ndarray | None,
     batch_sampler: Iterable[list[int]],
     device: torch.device,
+    *,
+    with_masks: bool,
 ) -> BatchLoader:
-    dataset = StoreDataset(_open_store(cfg, samples), samples, labels)
+    masks = None
+    if with_masks:  # read before the images, so that a missing mask is reported at once
+        masks = load_masks(samples, tuple(cfg.INPUT.SIZE_TRAIN), workers=max(1, cfg.DATALOADER.NUM_WORKERS))
+    dataset = StoreDataset(_open_store(cfg, samples), samples, labels, masks)
     on_device = cfg.DATALOADER.CACHE == "device"
     # A worker process could not share the device's memory, and more workers than cores only slow each other down.
     cores = max(1, available_cpus() // distributed.local_world_size())

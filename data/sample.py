@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class Sample:
     tiled: bool = False
     """Says whether the paths name one file that holds the three images side by side (RGBNT100)."""
     mask: Path | None = None
-    """Names a grey image that is 255 on the object, if the data set has one; the model never sees it."""
+    """Names a grey image that is 255 on the object, if the data set has one; no batch has it unless asked to."""
 
     @property
     def name(self) -> str:
@@ -48,14 +49,26 @@ class Batch:
     """(B,) int64."""
     index: Tensor
     """(B,) int64; position in the data set's sample list."""
+    mask: Tensor | None = None
+    """(B, H, W) uint8, 255 on the object; None unless it was asked for."""
+
+    @property
+    def masks(self) -> Tensor | None:
+        """Return the mask once for each modality, (B, M, H, W) uint8, because the modalities are aligned."""
+        return None if self.mask is None else self.mask.unsqueeze(1).expand(-1, self.images.shape[1], -1, -1)
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on `device`; the copy is asynchronous when the tensors are pinned."""
-        return Batch(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+        return self.apply(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
         """Return the batch in pinned memory; the DataLoader calls this, so that `to` can be asynchronous."""
-        return Batch(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+        return self.apply(Tensor.pin_memory)
+
+    def apply(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Return a batch of the changed tensors; a mask that is not there stays None."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Batch(**{name: None if tensor is None else change(tensor) for name, tensor in tensors.items()})
 
     def __len__(self) -> int:
         return len(self.pid)

@@ -57,6 +57,9 @@ DATA = {
     "SYNTHETIC.DIFFICULTY": Key(0.25, "[0, 1]", SYNTHETIC).means(
         "How often and how badly modalities are degraded, persons occluded, and cameras different; 0 is clean."
     ),
+    "SYNTHETIC.OFF_CENTRE": Key(0.0, "[0, 1]", SYNTHETIC).means(
+        "How far persons stand from the centre of the image: 0 near it, 1 anywhere between the left and the right edge."
+    ),
     "SYNTHETIC.SEED": Key(0, "[0, inf)", SYNTHETIC).means("The seed of the synthetic data set."),
     "DATALOADER.NUM_WORKERS": Key(4, "[0, 256]").means(
         "The number of worker processes of the loader, and of the threads that decode JPEGs (at least one); 0 loads in "

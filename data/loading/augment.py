@@ -74,11 +74,38 @@ class TrainAugment:
 
         Everything is drawn from `generator`, which is on the images' device. Nothing waits for the device.
         """
+        return self.with_mask(images, None, present, generator)[0]
+
+    def with_mask(
+        self, images: Tensor, mask: Tensor | None, present: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor | None]:
+        """Augment as `__call__` does, and move the mask of the object with the images of each modality.
+
+        The same numbers are drawn with a mask and without.
+
+        Args:
+            images: (B, M, 3, H, W) uint8.
+            mask: (B, H, W) uint8, 0 off the object; or None.
+            present: (B, M) bool.
+            generator: is on the images' device.
+
+        Returns:
+            The images (B, M, 3, H, W) float32, and the mask (B, M, H, W) uint8 or None. The mask is 0 on the padding
+            and inside the rectangle that was erased, where the object is not visible. An absent modality has a mask
+            as well, which is moved but not erased.
+        """
+        channels = images.shape[2]
+        if mask is not None:  # as one more channel it takes every step that moves pixels
+            images = torch.cat([images, mask[:, None, None].expand(-1, images.shape[1], -1, -1, -1)], dim=2)
         geometries = (self.num_processes * len(images), 1 if self.sync_geometry else images.shape[1])  # (B of all, G)
         if self.flip_prob > 0 or self.pad_pixels > 0:
             images = self._flip_and_crop(images, geometries, generator)
+        if mask is not None:
+            images, mask = images[:, :, :channels], images[:, :, channels]
         images = normalize(images, present, mean=self.mean, std=self.std)
-        return self._erase(images, present, geometries, generator) if self.erase_prob > 0 else images
+        if self.erase_prob > 0:
+            images, mask = self._erase(images, mask, present, geometries, generator)
+        return images, mask
 
     def drop_modalities(self, present: Tensor, generator: torch.Generator) -> Tensor:
         """Make modalities absent at random, but never all of a sample; take and return present (B, M) bool."""
@@ -105,7 +132,7 @@ class TrainAugment:
         padded_height, padded_width = padded.shape[-2:]
         rows = (top + torch.arange(height, device=device)).expand(batch, modalities, height)
         planes = torch.arange(batch * modalities * channels, device=device).view(batch, modalities, channels, 1)
-        rows = planes * padded_height + rows[:, :, None]  # (B, M, 3, H), numbered through the batch
+        rows = planes * padded_height + rows[:, :, None]  # (B, M, channels, H), numbered through the batch
         cropped = padded.reshape(-1, padded_width).index_select(0, rows.flatten())
         cropped = cropped.view(batch, modalities, channels, height, padded_width)
 
@@ -114,15 +141,21 @@ class TrainAugment:
         return cropped.gather(-1, columns[:, :, None, None].expand(images.shape))
 
     def _erase(
-        self, images: Tensor, present: Tensor, geometries: tuple[int, int], generator: torch.Generator
-    ) -> Tensor:
-        """Replace a rectangle in some of the images that are present with standard normal noise."""
+        self,
+        images: Tensor,
+        mask: Tensor | None,
+        present: Tensor,
+        geometries: tuple[int, int],
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Replace a rectangle in some of the images that are present with standard normal noise, and a mask with 0."""
         erase = torch.rand(geometries, generator=generator, device=images.device) < self.erase_prob
         boxes = draw_boxes(geometries, images.shape[-2:], generator, images.device)
         noise = draw_noise((len(erase), *images.shape[1:]), generator, images.device)
         chosen = self._own(erase) & present  # (B, M)
-        mask = as_masks(self._own(boxes), images.shape[-2:]) & chosen[..., None, None]  # (B, M, H, W)
-        return torch.where(mask[:, :, None], self._own(noise), images)
+        erased = as_masks(self._own(boxes), images.shape[-2:]) & chosen[..., None, None]  # (B, M, H, W)
+        images = torch.where(erased[:, :, None], self._own(noise), images)
+        return images, None if mask is None else mask.masked_fill(erased, 0)
 
 
 def draw_boxes(

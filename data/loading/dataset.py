@@ -24,9 +24,16 @@ class StoreDataset(Dataset):
         store: decoded images.
         samples: the samples that the store was made from, in its order.
         labels: (N,) training labels; None uses the identities instead.
+        masks: (N, H, W) uint8 masks of the objects, which the batches then carry.
     """
 
-    def __init__(self, store: ImageStore, samples: Sequence[Sample], labels: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        store: ImageStore,
+        samples: Sequence[Sample],
+        labels: np.ndarray | None = None,
+        masks: np.ndarray | None = None,
+    ) -> None:
         assert len(store.images) == len(samples), (len(store.images), len(samples))
         pids = [sample.pid for sample in samples] if labels is None else labels
         assert len(pids) == len(samples), (len(pids), len(samples))
@@ -37,6 +44,10 @@ class StoreDataset(Dataset):
             "pid": torch.as_tensor(pids, dtype=torch.int64),
             "camera": torch.tensor([sample.camera for sample in samples]),
         }
+        if masks is not None:
+            expected = (len(samples), *store.images.shape[-2:])
+            assert masks.shape == expected, (masks.shape, expected)
+            self._columns["mask"] = torch.from_numpy(masks)
 
     def to(self, device: torch.device | str) -> StoreDataset:
         """Return the data set with everything held on `device`, where its batches are then made.
@@ -47,6 +58,7 @@ class StoreDataset(Dataset):
         images = self.store.images
         try:
             resident = torch.empty(images.shape, dtype=torch.uint8, device=device)
+            columns = {name: column.to(device) for name, column in self._columns.items()}
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"DATALOADER.CACHE: device needs {images.nbytes / GIB:.2f} GiB for decoded images on {device}, which "
@@ -56,8 +68,7 @@ class StoreDataset(Dataset):
             rows = np.array(images[start : start + ROWS_PER_COPY])  # copied, because torch accepts no read-only memory
             resident[start : start + ROWS_PER_COPY] = torch.from_numpy(rows)
         moved = copy.copy(self)
-        moved._resident = resident
-        moved._columns = {name: column.to(device) for name, column in self._columns.items()}
+        moved._resident, moved._columns = resident, columns
         return moved
 
     def __len__(self) -> int:

@@ -19,6 +19,7 @@ from data.synthetic.spec import Stream, SyntheticSpec, rng_for
 SPLITS = ("train", "test")
 CAMERAS = {"train": NUM_CAMERAS, "test": 2}
 OCCLUSION_RATE = 0.8  # share of images, at difficulty 1
+WIDEST = 0.38  # The feet stand at most this far from the centre, in widths, so that most of the body is in the image.
 CLUTTER = 4  # largest number of things in the background
 
 
@@ -53,7 +54,7 @@ def make_sample(
     """Draw image `number` of identity `index`, as a function of the arguments alone.
 
     Args:
-        spec: only its seed, size and difficulty matter here.
+        spec: only its seed, size, difficulty and off_centre matter here.
         split: 'train' or 'test'.
         index: identity within the split, from 0.
         number: image of that identity, from 0; its camera is `identity_cameras(...)[number % len]`.
@@ -98,7 +99,9 @@ def _draw_view(spec: SyntheticSpec, camera: Camera, visit: np.random.Generator, 
     # A good detector's boxes fit; a bad one's do not.
     tall = height * rng.uniform(0.84 - 0.30 * spec.difficulty, 0.91)
     foot_y = tall + (height - tall) * rng.uniform(0.35, 0.95)
-    foot_x = width * (0.5 + rng.uniform(-1, 1) * (0.04 + 0.14 * spec.difficulty))
+    aside = 0.04 + 0.14 * spec.difficulty
+    aside += spec.off_centre * (WIDEST - aside)
+    foot_x = width * (0.5 + rng.uniform(-1, 1) * aside)
     return View(
         yaw=float(yaw),
         elevation=camera.elevation,

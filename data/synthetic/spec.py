@@ -1,4 +1,4 @@
-"""Specify a synthetic set: its sizes, difficulty and seed, and the random streams that they determine."""
+"""Specify a synthetic set: its sizes, difficulty, composition and seed, and the random streams that they determine."""
 
 from __future__ import annotations
 
@@ -45,6 +45,8 @@ class SyntheticSpec:
     """Height and width in pixels."""
     difficulty: float
     """From 0 (clean) to 1: how often modalities are ruined and persons occluded, and how much cameras differ."""
+    off_centre: float
+    """From 0 (persons stand near the centre of the image) to 1 (anywhere between its left and right edge)."""
     seed: int
 
     def __post_init__(self) -> None:
@@ -69,16 +71,21 @@ class SyntheticSpec:
             _require_whole("SYNTHETIC.SIZE", side, at_least=MIN_SIDE)
         if not isfinite(self.difficulty) or not 0 <= self.difficulty <= 1:
             raise UserError(f"SYNTHETIC.DIFFICULTY is {self.difficulty}. Allowed: 0 (clean) to 1 (hard).")
+        if not isfinite(self.off_centre) or not 0 <= self.off_centre <= 1:
+            raise UserError(
+                f"SYNTHETIC.OFF_CENTRE is {self.off_centre}. Allowed: 0 (near the centre) to 1 (anywhere in the width)."
+            )
         _require_whole("SYNTHETIC.SEED", self.seed, at_least=0)
 
     @property
     def folder_name(self) -> str:
         """Return a readable name with a hash of the spec and the generator's version, so that no two sets share it."""
         height, width = self.size_hw
+        off_centre = f"_o{self.off_centre:g}" if self.off_centre else ""
         digest = hashlib.sha256(json.dumps(self.as_json(), sort_keys=True).encode()).hexdigest()[:8]
         return (
             f"synthetic_{self.train_ids}+{self.test_ids}ids_{self.train_images}+{self.test_images}img_"
-            f"{height}x{width}_d{self.difficulty:g}_s{self.seed}_{digest}"
+            f"{height}x{width}_d{self.difficulty:g}{off_centre}_s{self.seed}_{digest}"
         )
 
     def as_json(self) -> dict[str, object]:

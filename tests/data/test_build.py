@@ -1,10 +1,12 @@
 """A configuration becomes samples and loaders."""
 
+import numpy as np
 import pytest
 import torch
 
 from configs import get_cfg
 from data.build import build_data, build_eval_loader, build_train_loader
+from data.masks import load_masks
 from tests.helpers.trees import write_manifest, write_msvr310
 from utils.errors import UserError
 
@@ -62,3 +64,25 @@ def test_every_cache_gives_the_same_batches(tiny, tmp_path, cache):
 def test_the_store_of_a_manifest_lies_beside_it(tiny, tmp_path):
     cfg = get_cfg(tiny, ["DATASETS.NAMES", "manifest", "DATASETS.ROOT_DIR", write_manifest(tmp_path / "own")])
     assert build_train_loader(cfg, build_data(cfg), CPU).dataset.store.path.parent == tmp_path / "own" / ".decoded"
+
+
+@pytest.mark.parametrize(("cache", "workers"), [("auto", 0), ("auto", 1), ("device", 0)])
+def test_masks_travel_with_the_images_when_asked_for(tiny, tmp_path, cache, workers):
+    keys = [*SMALL_SYNTHETIC, "DATASETS.ROOT_DIR", tmp_path / "sets", "SOLVER.IMS_PER_BATCH", 4]
+    cfg = get_cfg(tiny, [*keys, "DATALOADER.CACHE", cache, "DATALOADER.NUM_WORKERS", workers])
+    data = build_data(cfg)
+    for build, given, samples in (
+        (build_train_loader, data, data.train),
+        (build_eval_loader, data.test, data.test.samples),
+    ):
+        masks = load_masks(samples, tuple(cfg.INPUT.SIZE_TRAIN))
+        for batch in build(cfg, given, CPU, with_masks=True):
+            np.testing.assert_array_equal(batch.mask.numpy(), masks[batch.index.numpy()])
+        assert all(batch.mask is None for batch in build(cfg, given, CPU))
+
+
+def test_masks_that_a_data_set_does_not_have_are_refused_before_anything_is_decoded(tiny, tmp_path):
+    cfg = get_cfg(tiny, ["DATALOADER.CACHE_DIR", tmp_path / "store"])
+    with pytest.raises(UserError, match=r"needs the mask of the object.*another MODEL\.SDTPS_SCORE"):
+        build_train_loader(cfg, build_data(cfg), CPU, with_masks=True)
+    assert not (tmp_path / "store").exists()

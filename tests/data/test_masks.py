@@ -1,10 +1,10 @@
-"""A mask gives the share of each patch that lies on the object."""
+"""A mask says where the object is, at the size of the images and as the share of each patch."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from data.masks import patch_coverage
+from data.masks import load_masks, patch_coverage
 from data.sample import Sample
 from utils.errors import UserError
 
@@ -44,3 +44,29 @@ def test_a_broken_mask_is_named(tmp_path, damage):
     damage(mask)
     with pytest.raises(UserError, match=r"mask\.png"):
         patch_coverage([sample], (4, 2))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_masks_are_loaded_in_order_at_the_size_of_the_images(tmp_path, workers):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 20, 10), np.uint8)
+    samples = [sample_with(tmp_path / f"{i}.png", mask) for i, mask in enumerate(pixels)]
+    whole = load_masks(samples, (20, 10), workers=workers)
+    assert whole.dtype == np.uint8
+    np.testing.assert_array_equal(whole, pixels)
+    smaller = load_masks(samples, (8, 6), workers=workers)
+    expected = [Image.fromarray(mask).resize((6, 8), Image.Resampling.BILINEAR) for mask in pixels]
+    np.testing.assert_array_equal(smaller, np.stack(expected))
+
+
+def test_a_sample_without_a_mask_is_named_with_the_remedies(tmp_path):
+    masked = sample_with(tmp_path / "a.png", np.zeros((4, 4), np.uint8))
+    bare = Sample((tmp_path / "bare.jpg",) * 3, pid=1, camera=0)
+    with pytest.raises(UserError, match=r"bare\.jpg.*DATASETS\.NAMES: synthetic.*another MODEL\.SDTPS_SCORE"):
+        load_masks([masked, bare], (2, 2))
+
+
+def test_a_mask_that_is_gone_is_named(tmp_path):
+    samples = [sample_with(tmp_path / f"{i}.png", np.zeros((4, 4), np.uint8)) for i in range(3)]
+    samples[1].mask.unlink()
+    with pytest.raises(UserError, match=r"1\.png is missing"):
+        load_masks(samples, (2, 2), workers=2)

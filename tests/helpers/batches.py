@@ -11,8 +11,8 @@ def labelled(pids):
     pid = torch.as_tensor(pids)
     nothing = torch.zeros(len(pid), dtype=torch.int64)
     images = torch.zeros(len(pid), 3, 3, 1, 1, dtype=torch.uint8)
-    values = {"images": images, "present": torch.ones(len(pid), 3, dtype=torch.bool), "pid": pid}
-    return Batch(**{name: values.get(name, nothing) for name in Batch.__slots__})
+    present = torch.ones(len(pid), 3, dtype=torch.bool)
+    return Batch(images=images, present=present, pid=pid, camera=nothing, index=nothing)
 
 
 def output_with(features, logits, present=None):

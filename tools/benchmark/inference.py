@@ -7,7 +7,6 @@ from functools import partial
 
 import torch
 
-from data.sample import Batch
 from engine.missing import NOTHING, SETTINGS
 from engine.precision import resolve_precision
 from tools.benchmark.build import Bench
@@ -26,7 +25,7 @@ def measure_inference(bench: Bench) -> Iterator[Row]:
     trainer = bench.make_trainer("off")
     model, normalize = trainer.state.model.eval(), trainer.evaluate.transform
     batch = next(iter(trainer.evaluate.loader)).to(device)
-    batch = Batch(**{name: getattr(batch, name)[: bench.sizes.eval_batch] for name in batch.__slots__})
+    batch = batch.apply(lambda tensor: tensor[: bench.sizes.eval_batch])
     ready = [(list(normalize(batch.images, batch.present).unbind(1)), batch.pid, batch.camera)]
     names = model.descriptor_names
 

@@ -9,6 +9,7 @@ SETTINGS = {
     "test_images": 4,
     "size": [32, 16],
     "difficulty": 0.5,
+    "off_centre": 0.0,
     "seed": 3,
 }
 
@@ -28,9 +29,9 @@ def test_it_is_generated_once_and_listed(tmp_path):
 def test_other_settings_give_another_folder(tmp_path):
     folders = {
         SYNTHETIC.prepare(tmp_path, settings=SETTINGS | change, workers=0)
-        for change in ({}, {"seed": 4}, {"size": [16, 16]})
+        for change in ({}, {"seed": 4}, {"size": [16, 16]}, {"off_centre": 0.5})
     }
-    assert len(folders) == 3
+    assert len(folders) == 4
 
 
 def test_problems_carry_its_name(tmp_path):

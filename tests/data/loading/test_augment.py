@@ -301,10 +301,12 @@ def test_nothing_waits_for_the_device(sync):
     images, present = make_images().cuda(), torch.ones(B, M, dtype=torch.bool).cuda()
     transform = dropping(0.0, sync_geometry=sync)
     generator = torch.Generator("cuda").manual_seed(0)
+    mask = images[:, 0, 0].contiguous()
     transform(images, present, generator)  # constants go to the device once
     torch.cuda.set_sync_debug_mode("error")
     try:
         transform(images, present, generator)
+        transform.with_mask(images, mask, present, generator)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

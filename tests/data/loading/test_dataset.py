@@ -53,6 +53,18 @@ def test_labels_take_the_place_of_identities(store, samples):
     assert batch.pid.tolist() == labels[INDICES].tolist() and batch.pid.dtype == torch.int64
 
 
+@pytest.mark.parametrize("resident", [False, True])
+def test_masks_join_the_batch_where_there_are_some(store, samples, resident):
+    masks = np.random.default_rng(0).integers(0, 256, (8, 16, 8), np.uint8)
+    masked, bare = StoreDataset(store, samples, masks=masks), StoreDataset(store, samples)
+    if resident:
+        masked, bare = masked.to("cpu"), bare.to("cpu")
+    batch = masked.__getitems__(INDICES)
+    np.testing.assert_array_equal(batch.mask.numpy(), masks[INDICES])
+    assert batch.mask.dtype == torch.uint8
+    assert bare.__getitems__(INDICES).mask is None
+
+
 def test_a_batch_is_a_copy(store, samples):
     dataset = StoreDataset(store, samples)
     dataset.__getitems__(INDICES).images.zero_()
@@ -64,6 +76,10 @@ def test_store_samples_and_labels_must_have_one_length(store, samples):
         StoreDataset(store, samples[:-1])
     with pytest.raises(AssertionError):
         StoreDataset(store, samples, np.zeros(7, int))
+    with pytest.raises(AssertionError):
+        StoreDataset(store, samples, masks=np.zeros((7, 16, 8), np.uint8))
+    with pytest.raises(AssertionError):
+        StoreDataset(store, samples, masks=np.zeros((8, 8, 16), np.uint8))
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -111,7 +127,7 @@ def test_a_store_held_on_a_device_gives_the_same_batches(store, samples, monkeyp
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_store_on_the_gpu_makes_its_batches_there_without_waiting(store, samples):
-    dataset = StoreDataset(store, samples)
+    dataset = StoreDataset(store, samples, masks=np.zeros((8, 16, 8), np.uint8))
     resident = dataset.to("cuda")
     assert_same_batches(dataset, resident)
     torch.cuda.set_sync_debug_mode("error")
@@ -119,4 +135,4 @@ def test_a_store_on_the_gpu_makes_its_batches_there_without_waiting(store, sampl
         batch = resident.__getitems__(INDICES)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert batch.images.is_cuda and batch.pid.is_cuda
+    assert batch.images.is_cuda and batch.pid.is_cuda and batch.mask.is_cuda

@@ -22,7 +22,9 @@ from data.synthetic.identity import CHANNELS, LOWER_RGB, SLOTS, UPPER_RGB, make_
 from data.synthetic.sample_renderer import make_sample
 from utils.errors import UserError
 
-SMALL = SyntheticSpec(train_ids=4, test_ids=3, train_images=14, test_images=8, size_hw=(64, 32), difficulty=0.5, seed=3)
+SMALL = SyntheticSpec(
+    train_ids=4, test_ids=3, train_images=14, test_images=8, size_hw=(64, 32), difficulty=0.5, off_centre=0.0, seed=3
+)
 LARGER = replace(SMALL, train_ids=48, test_ids=20, train_images=768, test_images=240, size_hw=(256, 128), seed=0)
 
 
@@ -78,8 +80,9 @@ def test_bytes_do_not_depend_on_the_run_or_the_workers(folder, tmp_path):
 
 
 def test_another_spec_gives_another_folder_and_another_seed_other_pixels(folder):
-    for change in ({"seed": 4}, {"difficulty": 0.6}, {"size_hw": (64, 40)}, {"train_images": 15}):
+    for change in ({"seed": 4}, {"difficulty": 0.6}, {"off_centre": 0.1}, {"size_hw": (64, 40)}, {"train_images": 15}):
         assert replace(SMALL, **change).folder_name != SMALL.folder_name
+    assert "_d0.5_s3_" in SMALL.folder_name and "_d0.5_o0.1_s3_" in replace(SMALL, off_centre=0.1).folder_name
     first, second = (make_sample(spec, "train", 0, 0) for spec in (SMALL, replace(SMALL, seed=4)))
     assert not np.array_equal(first.images["RGB"], second.images["RGB"])
 
@@ -186,6 +189,9 @@ def test_the_contact_sheet_has_the_size_that_was_asked_for(folder, tmp_path):
         ({"size_hw": (256,)}, r"SYNTHETIC\.SIZE is \(256,\)"),
         ({"difficulty": 1.01}, r"SYNTHETIC\.DIFFICULTY is 1\.01"),
         ({"difficulty": float("nan")}, r"SYNTHETIC\.DIFFICULTY is nan"),
+        ({"off_centre": -0.1}, r"SYNTHETIC\.OFF_CENTRE is -0\.1"),
+        ({"off_centre": 1.01}, r"SYNTHETIC\.OFF_CENTRE is 1\.01"),
+        ({"off_centre": float("nan")}, r"SYNTHETIC\.OFF_CENTRE is nan"),
         ({"seed": -1}, r"SYNTHETIC\.SEED is -1"),
     ],
 )

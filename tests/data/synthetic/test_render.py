@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data.sample import MODALITIES
-from data.synthetic import SyntheticSpec
+from data.synthetic import SyntheticSpec, sample_renderer
 from data.synthetic.canvas import Canvas, capsule
 from data.synthetic.conditions import RUINS, SCENARIOS, Conditions, draw_conditions
 from data.synthetic.identity import SLOTS, make_identity
@@ -20,8 +20,9 @@ from data.synthetic.sample_renderer import identity_cameras, make_sample
 from data.synthetic.texture import BACK, Field, Texture, second_colour
 
 CLEAN = SyntheticSpec(
-    train_ids=48, test_ids=20, train_images=768, test_images=240, size_hw=(128, 64), difficulty=0.0, seed=0
-)
+    train_ids=48, test_ids=20, train_images=768, test_images=240, size_hw=(128, 64), difficulty=0.0, off_centre=0.0,
+    seed=0,
+)  # fmt: skip
 HARD = replace(CLEAN, difficulty=1.0, size_hw=(64, 32))
 
 
@@ -53,6 +54,64 @@ def test_the_person_fills_most_of_the_height():
             mask = make_sample(replace(CLEAN, difficulty=difficulty, size_hw=(64, 32)), "train", index, 1).mask
             rows = np.flatnonzero(mask.any(axis=1))
             assert low - 0.1 < (rows[-1] - rows[0] + 1) / len(mask) <= 1.0
+
+
+def views(spec, monkeypatch, count=2):
+    """Return the views of the first image of the first identities of both splits."""
+    seen = []
+
+    def draw_and_note(canvas, identity, pose, view):
+        seen.append(view)
+        draw_person(canvas, identity, pose, view)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sample_renderer, "draw_person", draw_and_note)
+        for split in ("train", "test"):
+            for index in range(count):
+                make_sample(spec, split, index, 0)
+    return seen
+
+
+def test_without_off_centre_persons_stand_where_they_stood_before_that_key(monkeypatch):
+    """The positions in pixels were recorded at the commit before the key; the pixels of a set follow from them."""
+    feet = [view.foot for view in views(replace(HARD, difficulty=0.5), monkeypatch)]
+    before = [
+        (16.203973350111433, 63.53734875206544),
+        (13.317832589328695, 57.04705047474588),
+        (14.958380333938466, 61.18287977237873),
+        (17.403255151072898, 61.57190610325054),
+    ]
+    np.testing.assert_allclose(feet, before, rtol=1e-13)
+
+
+@pytest.mark.parametrize("difficulty", [0.0, 1.0])
+def test_off_centre_widens_the_range_of_positions_and_changes_nothing_else(difficulty, monkeypatch):
+    """The distance from the centre grows by one factor, from 0.04 to 0.18 of the width up to 0.38."""
+    near, half, far = (
+        views(replace(HARD, difficulty=difficulty, off_centre=off_centre), monkeypatch, count=20)
+        for off_centre in (0.0, 0.5, 1.0)
+    )
+    aside = np.array([[view.foot[0] / 32 - 0.5 for view in group] for group in (near, half, far)])
+    low = 0.04 + 0.14 * difficulty
+    np.testing.assert_allclose(aside / [[low], [(low + 0.38) / 2], [0.38]], aside[[0, 0, 0]] / low, atol=1e-12)
+    assert abs(aside[2]).max() <= 0.38
+    for of_split in (aside[2, :20], aside[2, 20:]):
+        assert of_split.min() < -0.3 and of_split.max() > 0.3
+    for group in (half, far):
+        assert [replace(view, foot=(0, view.foot[1])) for view in group] == [
+            replace(view, foot=(0, view.foot[1])) for view in near
+        ]
+
+
+def test_off_centre_leaves_most_of_the_body_in_the_image():
+    near, far = (
+        [make_sample(replace(CLEAN, off_centre=off_centre), "test", index, 0).mask > 0 for index in range(20)]
+        for off_centre in (0.0, 1.0)
+    )
+    kept = [b.sum() / a.sum() for a, b in zip(near, far, strict=True)]
+    assert min(kept) > 0.6 and np.mean(kept) > 0.9
+    columns = np.mean(far, axis=(0, 1)).reshape(4, -1).sum(axis=1)
+    assert (columns / columns.sum() > 0.1).all(), "a quarter of the width hardly ever shows a person"
 
 
 def test_pose_view_and_position_change_from_image_to_image():
