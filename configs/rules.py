@@ -119,6 +119,12 @@ RULES = (
         "before the training does: lower WARMUP_EPOCHS or raise MAX_EPOCHS.",
     ),
     Rule(
+        lambda given: given["MODEL.SDTPS_ANNEAL_EPOCHS"] >= given["SOLVER.MAX_EPOCHS"],
+        "MODEL.SDTPS_ANNEAL_EPOCHS is {MODEL.SDTPS_ANNEAL_EPOCHS} of SOLVER.MAX_EPOCHS {SOLVER.MAX_EPOCHS}. The share "
+        "of kept patches must reach MODEL.SDTPS_SPARSE_RATIO before the training ends: lower SDTPS_ANNEAL_EPOCHS or "
+        "raise MAX_EPOCHS.",
+    ),
+    Rule(
         lambda given: 0 < given["SOLVER.LR_NOISE"] < MIN_NOISE,
         f"SOLVER.LR_NOISE is {{SOLVER.LR_NOISE}}. Allowed: 0 (off), or {MIN_NOISE} to below 1.",
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,6 +33,12 @@ def needs(key: str, value: Any = True, note: str = "", warn: bool = False) -> Ne
     """Require that `key` has `value`; `note` continues the reason that a message gives."""
     state = f"{key} is {not value}" if isinstance(value, bool) else f"{key} is not {value!r}"
     return Needs(lambda given: given[key] == value, f"{state}{note}", f"set {key}: {value}", warn)
+
+
+def needs_one_of(key: str, values: Sequence[str]) -> Needs:
+    """Require that `key` has one of several values."""
+    names = " or ".join(map(repr, values))
+    return Needs(lambda given: given[key] in values, f"{key} is not {names}", f"set {key} to {names}")
 
 
 def needs_other(key: str, value: Any, remedy: str, note: str = "", warn: bool = False) -> Needs:

@@ -57,7 +57,7 @@ def build_evaluator(cfg: CfgNode, split: EvalSplit, model: ReIDModel, device: to
     model.backbone.check_cameras(sample.camera for sample in split.samples)
     return Evaluator(
         split=split,
-        loader=build_eval_loader(cfg, split, device),
+        loader=build_eval_loader(cfg, split, device, with_masks="coverage" in model.needs),
         transform=build_normalization(cfg),
         precision=resolve_precision(cfg.SOLVER.AMP, device),
         normalize_features=cfg.TEST.FEAT_NORM,
@@ -93,7 +93,7 @@ def build_trainer(
         TrainState(model, optimizer, build_schedule(cfg, optimizer), precision.make_scaler()),
         options,
         loss=loss,
-        loader=build_train_loader(cfg, data, device),
+        loader=build_train_loader(cfg, data, device, with_masks="coverage" in model.needs),
         augment=build_augmentation(cfg),
         evaluate=replace(evaluator, observers=observers),
         folder=folder,

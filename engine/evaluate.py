@@ -20,10 +20,14 @@ from engine.missing import NOTHING, absent_modalities, title
 from engine.observers import Observer
 from engine.precision import Precision
 from engine.reranking import rerank
-from modeling.model import ReIDModel, ReIDOutput
+from modeling.model import EncodedTokens, ReIDModel, ReIDOutput
+from modeling.selection import TokenInfo
 from utils import distributed
 from utils.errors import UserError
 from utils.progress import progress_bar
+
+NO_ROOM = 1e-4
+"""Shares in percent that differ by less than this differ by rounding."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Evaluator:
     def __call__(self, model: ReIDModel) -> dict[str, Any]:
         """Return the record of an evaluation: 'score' and, by descriptor, mAP, R1, R5, R10, mINP in percent."""
         encoded = self.encode(model, [self.missing])[self.missing]
-        record = self._record(model, encoded)
+        record = self._record(model, encoded, self.missing)
         if encoded.kept is not None:
             present = self.present(self.missing).to(encoded.kept.device)
             for observer in self.observers:
@@ -76,9 +80,10 @@ class Evaluator:
 
     def score(self, model: ReIDModel, settings: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Return a record for each of several settings of absent modalities, from one pass over the images."""
-        return {setting: self._record(model, encoded) for setting, encoded in self.encode(model, settings).items()}
+        encoded = self.encode(model, settings)
+        return {setting: self._record(model, encoded[setting], setting) for setting in encoded}
 
-    def _record(self, model: ReIDModel, encoded: Encoded) -> dict[str, Any]:
+    def _record(self, model: ReIDModel, encoded: Encoded, setting: str) -> dict[str, Any]:
         results = {name: self.rank(features) for name, features in encoded.descriptors.items()}
         record: dict[str, Any] = {
             "split": self.split.name,
@@ -86,7 +91,8 @@ class Evaluator:
         }
         record["score"] = record["eval"][model.descriptor]["mAP"]
         if encoded.kept is not None and self.coverage is not None:
-            record["selection"] = object_share(encoded.kept, self.coverage.to(encoded.kept.device))
+            coverage, present = (known.to(encoded.kept.device) for known in (self.coverage, self.present(setting)))
+            record["selection"] = object_share(encoded.kept, coverage, present)
         return record
 
     @torch.inference_mode()
@@ -111,11 +117,16 @@ class Evaluator:
                 images = self.transform(batch.images, batch.present)
                 with self.precision.autocast():
                     if blank is None and not model.drop_absent and any(setting != NOTHING for setting in settings):
-                        blank = model.blank_tokens(images)
-                    augmented = [images, images.flip(-1)] if self.flip else [images]
-                    tokens = [model.encode(version, batch.camera) for version in augmented]
+                        blank = model.encode_blank(images)
+                    views = [(images, batch.masks)]
+                    if self.flip:
+                        views.append(tuple(None if view is None else view.flip(-1) for view in views[0]))
+                    encoded = [
+                        (model.encode(version, batch.camera), model.describe(batch.index, mask))
+                        for version, mask in views
+                    ]
                     for setting in settings:
-                        rows[setting].append(_descriptors(_decode(model, tokens, batch, setting, blank)))
+                        rows[setting].append(_descriptors(_decode(model, encoded, batch, setting, blank)))
                 indices.append(batch.index)
                 bar.update(distributed.world_size() * len(batch))
         model.train(was_training)
@@ -163,13 +174,17 @@ class Evaluator:
 
 
 def _decode(
-    model: ReIDModel, tokens: Sequence[Tensor], batch: Batch, setting: str, blank: Tensor | None
+    model: ReIDModel,
+    views: Sequence[tuple[EncodedTokens, TokenInfo]],
+    batch: Batch,
+    setting: str,
+    blank: EncodedTokens | None,
 ) -> list[ReIDOutput]:
     """Return the outputs for each augmented version of a batch when `setting` removes modalities."""
     absent = torch.tensor(absent_modalities(setting), device=batch.present.device)
     if setting != NOTHING and blank is not None:
-        tokens = [model.without(version, absent, batch.camera, blank) for version in tokens]
-    return [model.decode(version, batch.present & ~absent) for version in tokens]
+        views = [(model.without(encoded, absent, batch.camera, blank), info) for encoded, info in views]
+    return [model.decode(encoded, batch.present & ~absent, info) for encoded, info in views]
 
 
 def _descriptors(outputs: Sequence[ReIDOutput]) -> tuple[dict[str, Tensor], Tensor | None]:
@@ -191,12 +206,33 @@ def as_percent(result: RankingResult) -> dict[str, float]:
     }
 
 
-def object_share(kept: Tensor, coverage: Tensor) -> dict[str, float]:
-    """Return the share of the kept patches' area that lies on the object, and that of all patches, in percent.
+def object_share(kept: Tensor, coverage: Tensor, present: Tensor | None = None) -> dict[str, float]:
+    """Say how well the kept patches lie on the object.
 
     Args:
         kept: (N, M, S) int64, patches kept per image and modality.
         coverage: (N, P) share of each patch on the object.
+        present: (N, M) bool, the modalities that are present, whose patches alone count; None: all.
+
+    Returns:
+        The share of patch area that is on the object, in percent, of the kept patches (kept_on_object), of all patches
+        (all_on_object), and of the S patches of each image that lie most on it (oracle_on_object); and where the kept
+        lie between the others, (kept - all) / (oracle - all) (relative_on_object). The expectation of S random patches
+        is the share of all, so that it is 0 for chance, 1 for the best choice, and negative below chance. It is left
+        out where every choice of S patches is as good.
     """
-    kept_share = coverage.gather(1, kept.flatten(1)).mean()
-    return {"kept_on_object": 100 * kept_share.item(), "all_on_object": 100 * coverage.mean().item()}
+    num_kept = kept.shape[2]
+    shares = {
+        "kept": coverage.gather(1, kept.flatten(1)).view(kept.shape).mean(dim=2),
+        "all": coverage.mean(dim=1, keepdim=True),
+        "oracle": coverage.topk(num_kept, dim=1).values.mean(dim=1, keepdim=True),
+    }
+    shares = {name: share.expand(kept.shape[:2]) for name, share in shares.items()}
+    if present is not None:
+        shares = {name: share[present] for name, share in shares.items()}
+    means = {name: 100 * share.mean().item() for name, share in shares.items()}
+    metrics = {f"{name}_on_object": mean for name, mean in means.items()}
+    room = means["oracle"] - means["all"]
+    if num_kept < coverage.shape[1] and room > NO_ROOM:
+        metrics["relative_on_object"] = (means["kept"] - means["all"]) / room
+    return metrics

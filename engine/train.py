@@ -140,6 +140,7 @@ class Trainer:
         """Run the rest of the epoch under way and return its record."""
         state, sampler = self.state, self.loader.batch_sampler
         state.model.train()
+        state.model.start_epoch(state.epoch)
         state.schedule.set_epoch(state.epoch)
         sampler.set_epoch(state.epoch, start_batch=state.step)
         num_steps, batch_size = sampler.batches.shape
@@ -182,10 +183,11 @@ class Trainer:
         with record_function("copy and augmentation"):
             batch = batch.to(self.device)
             present = self.augment.drop_modalities(batch.present, self.generator)
-            images = self.augment(batch.images, present, self.generator)
+            images, mask = self.augment.with_mask(batch.images, batch.mask, present, self.generator)
+            info = state.model.describe(batch.index, mask)
         with record_function("forward and losses"):
             with self.precision.autocast():
-                output = self.forward(images, batch.camera, present)
+                output = self.forward(images, batch.camera, present, info)
                 losses = self.loss(output, batch)
             total = torch.stack(list(losses.values())).sum()
         with record_function("backward"):

@@ -18,7 +18,7 @@ from modeling.branches.pife import PIFE
 from modeling.losses import IdentityLoss, ReIDLoss, TripletLoss
 from modeling.model import ALL, ReIDModel
 from modeling.selection import AGGREGATIONS, SCORES, PatchSelection
-from modeling.selection.aggregations.learned import TokenAggregation
+from modeling.selection.aggregations import SHRINKING
 from modeling.selection.diagnostics import SelectionDiagnostics
 from utils.errors import UserError
 
@@ -136,12 +136,15 @@ def _build_stages(model: CfgNode, backbone: ViTBackbone) -> dict[int, PatchSelec
             f"MODEL.SDTPS_BLOCK is {model.SDTPS_BLOCK}, but {backbone.name} has {backbone.num_blocks} blocks. "
             f"Allowed: 1 to {backbone.num_blocks - 1}, or 0 for after the last one."
         )
-    if len(stages) > 1 and SCORES[model.SDTPS_SCORE].needs_grid:
+    score, aggregation = SCORES[model.SDTPS_SCORE], AGGREGATIONS[model.SDTPS_AGGREGATION]
+    if len(stages) > 1 and "grid" in score.needs:
         raise UserError(
             f"MODEL.SDTPS_SCORE is {model.SDTPS_SCORE!r}, which scores places in the image, but MODEL.SDTPS_BLOCK is "
             f"{model.SDTPS_BLOCK}: only the first stage sees patches in their places. Give one block, or set "
             "MODEL.SDTPS_SCORE: sdtps."
         )
+    backbone.check_records(score.records, f"MODEL.SDTPS_SCORE is {model.SDTPS_SCORE!r}, which")
+    backbone.check_records(aggregation.records, f"MODEL.SDTPS_AGGREGATION is {model.SDTPS_AGGREGATION!r}, which")
     built: dict[int, PatchSelection] = {}
     num_patches, grid = backbone.num_patches, backbone.grid
     for stage in stages:
@@ -155,7 +158,7 @@ def _build_stage(
     model: CfgNode, embed_dim: int, num_patches: int, grid: tuple[int, int] | None, stage: Stage
 ) -> PatchSelection:
     share = stage.aggr_ratio * stage.sparse_ratio * num_patches
-    if share < 1 and AGGREGATIONS[model.SDTPS_AGGREGATION] is TokenAggregation:
+    if share < 1 and model.SDTPS_AGGREGATION in SHRINKING:
         raise UserError(
             f"MODEL.SDTPS_AGGR_RATIO is {stage.aggr_ratio} and MODEL.SDTPS_SPARSE_RATIO {stage.sparse_ratio}: of "
             f"{num_patches} patches {share:.2f} would come out of the aggregation. Raise either until at least one "
@@ -169,6 +172,9 @@ def _build_stage(
         aggregation=model.SDTPS_AGGREGATION,
         sparse_ratio=stage.sparse_ratio,
         aggr_ratio=stage.aggr_ratio,
+        extra_token=model.SDTPS_EXTRA_TOKEN,
+        gate=model.SDTPS_GATE,
+        anneal_epochs=model.SDTPS_ANNEAL_EPOCHS,
         beta=model.SDTPS_BETA,
         use_predictor=model.SDTPS_USE_PREDICTOR,
         detach_attention=model.SDTPS_DETACH_ATTENTION,

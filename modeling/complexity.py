@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 
 from data.sample import MODALITIES
+from modeling.model import ReIDModel
 
 ATTENTION_OPS = "scaled_dot_product"
 
@@ -42,10 +43,9 @@ def count_complexity(model: nn.Module, *, size_hw: tuple[int, int]) -> Complexit
     """Count while `model`, on the CPU and in evaluation mode, processes one sample of `size_hw` (height, width)."""
     was_training = model.training
     model.eval()
-    images = torch.zeros(1, len(MODALITIES), 3, *size_hw)
-    camera = torch.zeros(1, dtype=torch.int64)
+    inputs = _one_sample(model, size_hw)
     with torch.inference_mode(), FlopCounterMode(display=False, custom_mapping=_cpu_attention()) as counter:
-        model(images, camera)
+        model(*inputs)
     model.train(was_training)
     flops = counter.get_flop_counts()["Global"]
     attention = sum(count for op, count in flops.items() if ATTENTION_OPS in str(op))
@@ -55,6 +55,16 @@ def count_complexity(model: nn.Module, *, size_hw: tuple[int, int]) -> Complexit
         layer_macs=(sum(flops.values()) - attention) // 2,  # a multiply-add is two operations
         attention_macs=attention // 2,
     )
+
+
+def _one_sample(model: nn.Module, size_hw: tuple[int, int]) -> tuple[Any, ...]:
+    """Return the inputs of a model, or of a backbone by itself, for one black sample whose object is nowhere."""
+    images = torch.zeros(1, len(MODALITIES), 3, *size_hw)
+    camera = torch.zeros(1, dtype=torch.int64)
+    if not isinstance(model, ReIDModel):
+        return images, camera
+    mask = images[:, :, 0].byte() if "coverage" in model.needs else None
+    return images, camera, None, model.describe(torch.zeros(1, dtype=torch.int64), mask)
 
 
 def _cpu_attention() -> dict[Any, Callable[..., int]]:

@@ -11,20 +11,41 @@ K identities.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 from torch.utils.checkpoint import checkpoint
 
+from data.sample import MODALITIES
 from modeling.branches import Branch
+from modeling.branches.base import zero_absent
 from modeling.heads import BNNeckHead
-from modeling.selection import PatchSelection, Selection
+from modeling.selection import UNKNOWN, PatchSelection, Selection, TokenInfo
 
 ALL = "all"
 """The name of the descriptor that concatenates those of all branches."""
+SCORE = "score"
+"""The name of the head that teaches the score of a patch selection; later stages add their number."""
+
+
+class EncodedTokens(NamedTuple):
+    """What `encode` hands to `decode`."""
+
+    tokens: Tensor
+    """(B, M, L, C), after the last block or that after which the first reducer selects."""
+    records: Mapping[str, Tensor]
+    """(B, M, ...) by name, what the first selection asked the backbone to record."""
+
+    @staticmethod
+    def join(parts: Sequence[EncodedTokens], *, dim: int = 0) -> EncodedTokens:
+        """Join parts of a batch, or with `dim` 1 its modalities."""
+        names = parts[0].records
+        records = {name: torch.cat([part.records[name] for part in parts], dim=dim) for name in names}
+        return EncodedTokens(torch.cat([part.tokens for part in parts], dim=dim), records)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +104,11 @@ class ReIDModel(nn.Module):
         self.branches = nn.ModuleDict(branches)
         self.reducers = nn.ModuleDict({str(num_blocks): reducer for num_blocks, reducer in reducers.items()})
         head_dims = {name: dim for branch in branches.values() for name, dim in branch.head_dims.items()}
+        # Scores that are taught by a head of their own, which no descriptor is made of.
+        teaching = [selection for selection in self.selections if selection.score.has_head]
+        self.score_heads = [SCORE if i == 1 else f"{SCORE}_{i}" for i in range(1, len(teaching) + 1)]
+        for name, selection in zip(self.score_heads, teaching, strict=True):
+            head_dims[name] = len(MODALITIES) * selection.embed_dim
         self.heads = nn.ModuleDict({name: BNNeckHead(dim, num_classes) for name, dim in head_dims.items()})
 
         self.first_stage = min(reducers, default=None)
@@ -95,70 +121,108 @@ class ReIDModel(nn.Module):
         in_branches = [branch.selection for branch in self.branches.values() if branch.selection is not None]
         return [*self.reducers.values(), *in_branches]
 
-    def forward(self, images: Tensor, camera: Tensor, present: Tensor | None = None) -> ReIDOutput:
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the scores of the model have to know beside the tokens: names of fields of `TokenInfo`, and 'grid'."""
+        return frozenset().union(*(selection.score.needs for selection in self.selections))
+
+    def start_epoch(self, epoch: int) -> None:
+        """Prepare for the training epoch number `epoch`, counted from 0."""
+        for selection in self.selections:
+            selection.sparse.start_epoch(epoch)
+
+    def describe(self, index: Tensor, mask: Tensor | None) -> TokenInfo:
+        """Say of a batch what its pixels do not tell.
+
+        Args:
+            index: (B,) int64, positions in the list of samples.
+            mask: (B, M, H, W) uint8, 255 on the object; None: it is not known.
+        """
+        return TokenInfo(index=index, coverage=None if mask is None else self.backbone.pool_patches(mask))
+
+    def forward(
+        self, images: Tensor, camera: Tensor, present: Tensor | None = None, info: TokenInfo = UNKNOWN
+    ) -> ReIDOutput:
         """Images (B, M, 3, H, W), normalised and 0 where a modality is absent, and camera (B,) int64 to the output.
 
         `present` (B, M) bool tells which modalities are present; None: all. Only a model that drops absent modalities
-        reads it.
+        reads it. `info`, from `describe`, is read only by scores that need it.
         """
-        return self.decode(self.encode(images, camera), present)
+        return self.decode(self.encode(images, camera), present, info)
 
-    def encode(self, images: Tensor, camera: Tensor) -> Tensor:
-        """Run the backbone: tokens (B, M, L, C), or those of the block after which the first reducer selects."""
+    def encode(self, images: Tensor, camera: Tensor) -> EncodedTokens:
+        """Run the backbone to its end, or to the block after which the first reducer selects."""
         with record_function("backbone"):
             if self.accumulate == 1 or not self.training:
-                return self.backbone(images, camera, stop=self.first_stage)
+                return self._encode(images, camera)
             return self._encode_in_parts(images, camera)
 
+    def _encode(self, images: Tensor, camera: Tensor) -> EncodedTokens:
+        recorder = self.backbone.recorder(self.selections[0].records if self.selections else ())
+        tokens = self.backbone(images, camera, stop=self.first_stage, recorder=recorder)
+        return EncodedTokens(tokens, recorder.read(images.shape[1]) if recorder else {})
+
     @torch.compiler.disable(recursive=False)  # compile the backbone, but keep the order of the parts
-    def _encode_in_parts(self, images: Tensor, camera: Tensor) -> Tensor:
+    def _encode_in_parts(self, images: Tensor, camera: Tensor) -> EncodedTokens:
         """Encode with the activations of only one part of the batch in memory: gradient caching (arXiv:2101.06983).
 
         Branches, heads and losses see the whole batch. In the backward pass each part runs again, with the random state
         that it had, and is fed the gradient of its tokens; the part that ran last goes first.
         """
-        tokens = []
+        parts = []
         for part in zip(images.chunk(self.accumulate), camera.chunk(self.accumulate), strict=True):
-            tokens.append(checkpoint(self.backbone, *part, stop=self.first_stage, use_reentrant=False))
+            parts.append(checkpoint(self._encode, *part, use_reentrant=False))
             torch.clear_autocast_cache()  # otherwise the parts' gradients would be summed in the autocast type
-        return torch.cat(tokens)
+        return EncodedTokens.join(parts)
 
-    def decode(self, tokens: Tensor, present: Tensor | None = None) -> ReIDOutput:
-        """Run everything after `encode` on its tokens; `present` as in `forward`."""
+    def decode(self, encoded: EncodedTokens, present: Tensor | None = None, info: TokenInfo = UNKNOWN) -> ReIDOutput:
+        """Run everything after `encode` on what it gave; `present` and `info` as in `forward`."""
         with record_function("branches and heads"):
             present = present if self.drop_absent else None
-            selection = None
+            tokens, info = encoded.tokens, replace(info, recorded=encoded.records)
+            selections = []
             if self.reducers:
-                tokens, selection = self.backbone.resume(tokens, self.reducers, present)
+                tokens, selections, info = self.backbone.resume(tokens, self.reducers, present, info)
             for transform in self.transforms.values():
                 tokens = transform(tokens)
 
             features, logits, samples, descriptors = {}, {}, {}, {}
             for branch_name, branch in self.branches.items():
                 parts = []
-                for name, feature in branch(tokens, present).items():
+                for name, feature in branch(tokens, present, info).items():
                     necked, logits[name] = self.heads[name](feature.value, feature.present)
                     features[name] = feature.value
                     parts.append(necked if self.after_neck else feature.value)
                     if feature.present is not None and feature.present.shape[1] == 1:
                         # Where its only part is absent there is no feature, and the losses leave the sample out.
                         samples[name] = feature.present[:, 0]
-                    selection = selection or feature.selection
+                    if feature.selection is not None:
+                        selections.append(feature.selection)
                 descriptors[branch_name] = torch.cat(parts, dim=1)
             if ALL in self.descriptor_names:
                 descriptors[ALL] = torch.cat(list(descriptors.values()), dim=1)
+            if self.training and self.score_heads:
+                for name, selection in zip(self.score_heads, selections, strict=True):
+                    features[name] = zero_absent(selection.pooled, present).flatten(1)
+                    _, logits[name] = self.heads[name](features[name], present)
+        selection = selections[0] if selections else None
         return ReIDOutput(descriptors[self.descriptor], features, logits, samples, descriptors, selection)
 
-    def blank_tokens(self, images: Tensor) -> Tensor:
+    def encode_blank(self, images: Tensor) -> EncodedTokens:
         """Encode one empty image of the size of `images` for each camera, or one in all: (cameras or 1, 1, L, C)."""
         cameras = torch.arange(max(1, self.backbone.num_cameras), device=images.device)
         return self.encode(images.new_zeros(len(cameras), 1, *images.shape[2:]), cameras)
 
     @staticmethod
-    def without(tokens: Tensor, absent: Tensor, camera: Tensor, blank: Tensor) -> Tensor:
-        """Replace the tokens (B, M, L, C) of `absent` (M,) bool modalities by those of an empty image.
+    def without(encoded: EncodedTokens, absent: Tensor, camera: Tensor, blank: EncodedTokens) -> EncodedTokens:
+        """Replace what was encoded of the `absent` (M,) bool modalities by what an empty image gives.
 
-        This is what `encode` would have given for images without these modalities; `blank` is from `blank_tokens`.
+        This is what `encode` would have given for images without these modalities; `blank` is from `encode_blank`.
         """
-        blank = blank[camera] if len(blank) > 1 else blank  # (B or 1, 1, L, C)
-        return torch.where(absent[:, None, None], blank, tokens)
+
+        def choose(values: Tensor, from_blank: Tensor) -> Tensor:
+            from_blank = from_blank[camera] if len(from_blank) > 1 else from_blank  # (B or 1, 1, ...)
+            return torch.where(absent.view(-1, *[1] * (values.ndim - 2)), from_blank, values)
+
+        records = {name: choose(record, blank.records[name]) for name, record in encoded.records.items()}
+        return EncodedTokens(choose(encoded.tokens, blank.tokens), records)

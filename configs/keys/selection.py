@@ -2,8 +2,12 @@
 
 from collections.abc import Mapping
 
-from configs.schema import Key, Needs, Settings, as_list, needs, needs_other
+from configs.schema import Key, Needs, Settings, as_list, needs, needs_one_of, needs_other
 from modeling.selection import AGGREGATIONS, SCORES
+from modeling.selection.aggregations import SHRINKING
+
+COSINES = ("sdtps", "opencode")
+"""The scores that are made of cosines with the globals."""
 
 
 def _score_is_read(given: Settings) -> bool:
@@ -17,11 +21,22 @@ def _gumbel_acts(given: Settings) -> bool:
 
 def _decision_trains(given: Settings) -> bool:
     """Return whether the gradient of the decision, if it is the mask of the aggregation, reaches a parameter."""
-    parts = given["MODEL.SDTPS_SCORE"], given["MODEL.SDTPS_AGGREGATION"]
-    loss_depends = given["MODEL.SDTPS_LOSS_WEIGHT"] > 0 or as_list(given["MODEL.SDTPS_BLOCK"])[0] > 0
-    by_predictor = given["MODEL.SDTPS_USE_PREDICTOR"] and given["MODEL.SDTPS_BETA"] < 0.5
-    by_attention = not given["MODEL.SDTPS_DETACH_ATTENTION"] and _tokens_are_trained(given)
-    return parts == ("sdtps", "learned") and loss_depends and (by_predictor or by_attention)
+    return given["MODEL.SDTPS_AGGREGATION"] == "learned" and _score_trains(given)
+
+
+def _score_trains(given: Settings) -> bool:
+    """Return whether a loss depends on the selected tokens, and a gradient of the score reaches a parameter."""
+    if given["MODEL.SDTPS_LOSS_WEIGHT"] == 0 and as_list(given["MODEL.SDTPS_BLOCK"])[0] == 0:
+        return False
+    score = given["MODEL.SDTPS_SCORE"]
+    by_predictor = score == "sdtps" and given["MODEL.SDTPS_USE_PREDICTOR"] and given["MODEL.SDTPS_BETA"] < 0.5
+    by_attention = score in COSINES and not given["MODEL.SDTPS_DETACH_ATTENTION"] and _tokens_are_trained(given)
+    return score == "aligned" or by_predictor or by_attention
+
+
+def _kept_are_taken(given: Settings) -> bool:
+    """Return whether the kept patches are taken by themselves, and not all of them with the decision as a mask."""
+    return not (given["MODEL.SDTPS_USE_GUMBEL"] and given["MODEL.SDTPS_MASK_AGGREGATION"] and _decision_trains(given))
 
 
 def _tokens_are_trained(given: Settings) -> bool:
@@ -61,11 +76,32 @@ DECISION_TRAINS = Needs(
     "set MODEL.SDTPS_USE_PREDICTOR: True, with MODEL.SDTPS_BETA below 0.5 and MODEL.SDTPS_LOSS_WEIGHT above 0",
 )
 SCORE = (SDTPS, needs("MODEL.SDTPS_SCORE", "sdtps"), SCORE_IS_READ)
+DROPS = (SDTPS, needs_other("MODEL.SDTPS_SPARSE_RATIO", 1, "lower", ", so that every patch is kept"))
+GATE = (
+    *DROPS,
+    needs_one_of("MODEL.SDTPS_SCORE", (*COSINES, "aligned")),
+    Needs(
+        _score_trains,
+        "no gradient of the score reaches a parameter (without a predictor that has a weight in it or an attention "
+        "that trains the tokens, or with a SDTPS_LOSS_WEIGHT of 0)",
+        "set MODEL.SDTPS_SCORE: aligned, with MODEL.SDTPS_LOSS_WEIGHT above 0",
+    ),
+    Needs(
+        _kept_are_taken,
+        "the aggregation takes all patches with the Gumbel decision as their mask, which carries the gradient",
+        "set MODEL.SDTPS_USE_GUMBEL: False",
+    ),
+)
 BETA = (*SCORE, needs("MODEL.SDTPS_USE_PREDICTOR", note=", and the score is then s_im + s_m2 + s_m3"))
-ATTENTION = (*SCORE, needs_other("MODEL.SDTPS_BETA", 0, "raise", ", so that the attention scores have no weight"))
-MASK = (*SCORE[:2], GUMBEL, LEARNED, DECISION_TRAINS)
+ATTENTION = (
+    SDTPS,
+    needs_one_of("MODEL.SDTPS_SCORE", COSINES),
+    SCORE_IS_READ,
+    needs_other("MODEL.SDTPS_BETA", 0, "raise", ", so that the attention scores have no weight"),
+)
+MASK = (SDTPS, needs_one_of("MODEL.SDTPS_SCORE", (*COSINES, "aligned")), GUMBEL, LEARNED, DECISION_TRAINS)
 TAU = (*MASK, needs("MODEL.SDTPS_MASK_AGGREGATION", note=", and nothing uses the soft decision"))
-SAMPLE = (SDTPS, GUMBEL, needs_other("MODEL.SDTPS_SPARSE_RATIO", 1, "lower", ", so that every patch is kept"))
+SAMPLE = (SDTPS, GUMBEL, DROPS[1])
 
 SELECTION = {
     "MODEL.USE_SDTPS": Key(False).means(
@@ -84,8 +120,19 @@ SELECTION = {
     "MODEL.SDTPS_SPARSE_RATIO": Key(0.5, "(0, 1]", (SDTPS,), per_stage=True).means(
         "rho, the share of patches that are kept: ceil(rho N) of N; 1 keeps all of them and makes no extra token."
     ),
-    "MODEL.SDTPS_AGGR_RATIO": Key(0.4, "(0, 1]", (SDTPS, LEARNED), per_stage=True).means(
-        "alpha, the ratio of aggregated tokens to kept patches: floor(alpha rho N) tokens, and at least one."
+    "MODEL.SDTPS_AGGR_RATIO": Key(
+        0.4, "(0, 1]", (SDTPS, needs_one_of("MODEL.SDTPS_AGGREGATION", SHRINKING)), per_stage=True
+    ).means("alpha, the ratio of aggregated tokens to kept patches: floor(alpha rho N) tokens, and at least one."),
+    "MODEL.SDTPS_EXTRA_TOKEN": Key(True, needs=DROPS).means(
+        "Fold the dropped patches into one extra token; without it they are forgotten."
+    ),
+    "MODEL.SDTPS_GATE": Key(False, needs=GATE).means(
+        "Multiply each kept patch by a gate of its score that has the value 1, so that the gradient of the losses "
+        "reaches the score directly."
+    ),
+    "MODEL.SDTPS_ANNEAL_EPOCHS": Key(0, "[0, inf)", DROPS).means(
+        "Over how many epochs at the start of the training the share of kept patches falls from 1 to "
+        "SDTPS_SPARSE_RATIO, by half a cosine; 0 trains with SDTPS_SPARSE_RATIO from the start."
     ),
     "MODEL.SDTPS_BETA": Key(0.25, "[0, 0.5]", BETA).means(
         "beta, the weight of the attention: score = (1 - 2 beta) s_p + beta (s_m2 + s_m3 + 2 s_im)."

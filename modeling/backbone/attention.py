@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 class Float32Attention(TorchFunctionMode):
     """While it is active, attention that a gradient will pass through is computed in float32, whatever autocast says.
 
-    It is written for timm's blocks, which pass query, key and value by position and no mask.
+    It is written for timm's blocks, which pass query, key and value by position and the mask by name.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:

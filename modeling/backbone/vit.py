@@ -5,50 +5,21 @@ Shapes: B batch, M modality, L = 1 + N tokens (global, then patches), W width in
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping
 
-import timm
 import torch
-from timm.models.eva import Eva
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Attention, Block
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from modeling.backbone.architectures import ARCHITECTURES, Architecture, create_vit, set_stride
 from modeling.backbone.attention import attention_precision
-from modeling.selection import Selection
+from modeling.backbone.records import RECORDS, Recorder
+from modeling.selection import UNKNOWN, PatchSelection, Selection, TokenInfo
 from utils.errors import UserError
 
 SIE_STD = 0.02
-
-Reducer = Callable[[Tensor, Tensor | None], tuple[Tensor, Selection]]
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A backbone that has a name of its own here: the timm model it is made of, and the projection of its tokens."""
-
-    timm_name: str
-    timm_kwargs: dict[str, Any] = field(default_factory=dict)
-    proj_dim: int | None = None
-    """Width of a bias-free projection on every token after the last norm; None leaves the tokens as they are."""
-
-
-ARCHITECTURES: dict[str, Architecture] = {
-    # OpenAI CLIP's image tower (Radford et al., ICML 2021), its projection to 512 on every token.
-    "ViT-B-16": Architecture("vit_base_patch16_clip_quickgelu_224", proj_dim=512),
-    # For CPUs: 128 patches of a 128 x 64 image.
-    "ViT-Micro-8": Architecture("vit_tiny_patch16_224", {"patch_size": 8, "embed_dim": 96, "depth": 3, "num_heads": 3}),
-    # For CPUs too, narrow and as deep as ViT-B-16, to study settings that depend on depth (MODEL.SDTPS_BLOCK).
-    "ViT-Narrow-8": Architecture("vit_tiny_patch16_224", {"patch_size": 8, "embed_dim": 64, "num_heads": 2}),
-    # The smallest that still has every part, for smoke tests of a pipeline (`tools.benchmark --quick` uses it, too).
-    "ViT-Test": Architecture("vit_tiny_patch16_224", {"embed_dim": 32, "depth": 2, "num_heads": 2}),
-    "ViT-Test-CLIP": Architecture(
-        "vit_base_patch16_clip_quickgelu_224", {"embed_dim": 32, "depth": 2, "num_heads": 2}, proj_dim=24
-    ),
-}
 
 
 class ViTBackbone(nn.Module):
@@ -83,12 +54,12 @@ class ViTBackbone(nn.Module):
         architecture = ARCHITECTURES.get(name) or Architecture(name)
         self.name = name
         self.timm_name = architecture.timm_name
-        self.vit = _create_vit(name, architecture, img_size, drop_path_rate)
+        self.vit = create_vit(name, architecture, img_size, drop_path_rate)
         self.width = width = self.vit.embed_dim
         self.has_rope = getattr(self.vit, "rope", None) is not None
         self.num_prefix_tokens = self.vit.num_prefix_tokens
         self.has_class_token = self.vit.cls_token is not None
-        self.grid = _set_stride(self.vit, name, img_size, stride)
+        self.grid = set_stride(self.vit, name, img_size, stride)
         self.num_patches = self.grid[0] * self.grid[1]
         self.num_blocks = len(self.vit.blocks)
         self.grad_checkpointing = grad_checkpointing
@@ -111,41 +82,68 @@ class ViTBackbone(nn.Module):
         """Tell whether this is CLIP's tower, with a norm before the blocks; SIE then goes on the class token alone."""
         return not isinstance(self.vit.norm_pre, nn.Identity)
 
-    def forward(self, images: Tensor, camera: Tensor, *, stop: int | None = None) -> Tensor:
+    def forward(
+        self, images: Tensor, camera: Tensor, *, stop: int | None = None, recorder: Recorder | None = None
+    ) -> Tensor:
         """Images (B, M, 3, H, W) and camera (B,) int64 to tokens (B, M, 1+N, C), the global first.
 
         With `stop`, the tokens (B, M, prefix+N, W) after that many blocks come out, from which `resume` goes on.
+        `recorder` looks at what enters the blocks.
         """
         tokens, rope = self.embed(images, camera)
         assert stop is None or rope is None, "without a learned position embedding the tokens cannot leave their grid"
-        tokens = self.run_blocks(tokens, stop=stop, rope=rope)
+        tokens = self.run_blocks(tokens, stop=stop, rope=rope, recorder=recorder)
         if stop is not None:
             return tokens.unflatten(0, (-1, images.shape[1]))
         return self.finalize(tokens, num_modalities=images.shape[1])
 
     def resume(
-        self, tokens: Tensor, reducers: Mapping[str, Reducer], present: Tensor | None = None
-    ) -> tuple[Tensor, Selection]:
+        self,
+        tokens: Tensor,
+        reducers: Mapping[str, PatchSelection],
+        present: Tensor | None = None,
+        info: TokenInfo = UNKNOWN,
+    ) -> tuple[Tensor, list[Selection], TokenInfo]:
         """Run the blocks from the first reducer on, each reducer after as many blocks as its key says.
 
         Args:
             tokens: (B, M, prefix+N, W), what `forward` gives when it stops at the first reducer.
-            reducers: in ascending order; a reducer takes tokens (B, M, 1+N, W), the global first, and `present`, and
-                returns the T tokens (B, M, T, W) that go on in the place of the N patches, and what it kept.
+            reducers: in ascending order; a reducer takes tokens (B, M, 1+N, W), the global first, `present`, and what
+                is known of the patches, and returns the T tokens (B, M, T, W) that go on in the place of the N patches.
             present: (B, M) bool, the modalities that take part; None: all.
+            info: what is known of the patches.
 
         Returns:
-            Tokens (B, M, 1+T, C) after all blocks, and the first selection, the one among patches of the image.
+            Tokens (B, M, 1+T, C) after all blocks, what each reducer has selected, and what is known of the T tokens.
         """
-        selections = []
+        selections, shape = [], tokens.shape[:2]
         stops = [*map(int, reducers), None]
-        for reducer, start, stop in zip(reducers.values(), stops[:-1], stops[1:], strict=True):
+        following = [*list(reducers.values())[1:], None]
+        for reducer, after, start, stop in zip(reducers.values(), following, stops[:-1], stops[1:], strict=True):
             prefix, global_and_patches = self.split_prefix(tokens)
-            reduced, selection = reducer(global_and_patches, present)
+            reduced, selection = reducer(global_and_patches, present, info)
             selections.append(selection)
-            tokens = torch.cat([prefix, reduced.to(prefix.dtype)], dim=2)
-            tokens = self.run_blocks(tokens.flatten(0, 1), start=start, stop=stop).unflatten(0, tokens.shape[:2])
-        return self.finalize(tokens.flatten(0, 1), num_modalities=tokens.shape[1]), selections[0]
+            tokens = torch.cat([prefix, reduced.to(prefix.dtype)], dim=2).flatten(0, 1)
+            recorder = self.recorder(after.records if after else ())
+            bias = self.size_bias(selection.sizes)
+            tokens = self.run_blocks(tokens, start=start, stop=stop, bias=bias, recorder=recorder).unflatten(0, shape)
+            info = TokenInfo(
+                index=info.index, recorded=recorder.read(shape[1]) if recorder else {}, sizes=selection.sizes
+            )
+        return self.finalize(tokens.flatten(0, 1), num_modalities=shape[1]), selections, info
+
+    def recorder(self, names: Iterable[str]) -> Recorder | None:
+        """Return what records `names` while blocks run (see `modeling.backbone.records`); None if there are none."""
+        return Recorder(names, self.num_prefix_tokens) if names else None
+
+    def size_bias(self, sizes: Tensor | None) -> Tensor | None:
+        """Return the logarithm of the tokens' sizes (B, M, T) as a bias of attention (B*M, 1, 1, prefix+T).
+
+        A token that stands for s patches then gets the attention of s patches (ToMe, Bolya et al., ICLR 2023, sec. 3).
+        """
+        if sizes is None:
+            return None
+        return F.pad(sizes.log(), (self.num_prefix_tokens, 0)).flatten(0, 1)[:, None, None]
 
     def embed(self, images: Tensor, camera: Tensor) -> tuple[Tensor, Tensor | None]:
         """Turn images into the tokens (B*M, prefix+N, W) that enter the first block, and the rotary embedding."""
@@ -162,11 +160,29 @@ class ViTBackbone(nn.Module):
         return self.vit.norm_pre(tokens), rope
 
     def run_blocks(
-        self, tokens: Tensor, *, start: int = 0, stop: int | None = None, rope: Tensor | None = None
+        self,
+        tokens: Tensor,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        rope: Tensor | None = None,
+        bias: Tensor | None = None,
+        recorder: Recorder | None = None,
     ) -> Tensor:
-        """Run the blocks from `start` to `stop`; with gradient checkpointing the backward pass recomputes them."""
-        options = {} if rope is None else {"rope": rope}
-        for block in self.vit.blocks[start:stop]:
+        """Run the blocks from `start` to `stop`; with gradient checkpointing the backward pass recomputes them.
+
+        Args:
+            tokens: (B*M, prefix+N, W).
+            start, stop: numbers of blocks, counted from 0; None: to the last one.
+            rope: the rotary embedding of a backbone that has one.
+            bias: (B*M, 1, 1, prefix+N), added to the logits of attention.
+            recorder: looks at what enters the blocks.
+        """
+        options = {name: value for name, value in (("rope", rope), ("attn_mask", bias)) if value is not None}
+        blocks = self.vit.blocks[start:stop]
+        for number, block in enumerate(blocks, start=1):
+            if recorder is not None:
+                recorder.look(block, tokens, bias=bias, is_last=number == len(blocks))
             if self.grad_checkpointing and self.training:
                 tokens = checkpoint(_run_block, block, tokens, use_reentrant=False, **options)
             else:
@@ -190,6 +206,30 @@ class ViTBackbone(nn.Module):
             return prefix, tokens
         global_ = prefix[:, :, :1] if self.has_class_token else patches.mean(dim=2, keepdim=True)
         return prefix, torch.cat([global_, patches], dim=2)
+
+    def check_records(self, names: Iterable[str], reader: str) -> None:
+        """Make sure, before any step, that the blocks can be recorded; `reader` begins the error.
+
+        Raises:
+            UserError: they are of another kind, or a record shows where the class token looks, and there is none.
+        """
+        plain = all(type(block) is Block and type(block.attn) is Attention for block in self.vit.blocks)
+        if names and not plain:
+            raise UserError(
+                f"{reader} reads the attention within the blocks of the backbone, but those of {self.name} do not show "
+                "it. Take another one, or a timm VisionTransformer with plain blocks such as ViT-B-16."
+            )
+        if not self.has_class_token and any(RECORDS[name].of_class_token for name in names):
+            raise UserError(
+                f"{reader} reads what the class token attends to, but {self.name} has no class token. Take another "
+                "one, or a backbone with a class token such as ViT-B-16."
+            )
+
+    def pool_patches(self, mask: Tensor) -> Tensor:
+        """Average masks (B, M, H, W) uint8 over the pixels of each patch: (B, M, N) float32, 255 becoming 1."""
+        embedding = self.vit.patch_embed
+        shares = F.avg_pool2d(mask.float() / 255, embedding.patch_size, embedding.proj.stride)
+        return shares.flatten(2)
 
     def layer_of(self, name: str) -> int:
         """Return the layer of the parameter `name`: 0 for embeddings, 1 to D for blocks, D + 1 for what follows."""
@@ -224,62 +264,3 @@ class ViTBackbone(nn.Module):
 def _run_block(block: nn.Module, tokens: Tensor, **options: Tensor) -> Tensor:
     with attention_precision(tokens):
         return block(tokens, **options)
-
-
-def _create_vit(
-    name: str, architecture: Architecture, img_size: tuple[int, int], drop_path_rate: float
-) -> VisionTransformer | Eva:
-    """Build the timm model without a head."""
-    timm_name = architecture.timm_name
-    if not timm.is_model(timm_name):
-        near = difflib.get_close_matches(name, [*ARCHITECTURES, *timm.list_models()], n=4, cutoff=0.5)
-        raise UserError(
-            f"MODEL.TRANSFORMER_TYPE is {name!r}, which neither this framework nor timm {timm.__version__} has. "
-            f"{'Near names: ' + ', '.join(near) if near else 'Try ViT-B-16, or a timm vit_, deit_ or eva02_ model'}."
-        )
-    try:
-        vit = timm.create_model(
-            timm_name,
-            num_classes=0,
-            global_pool="",  # the last norm on every token, and no pooling layer that nothing would train
-            img_size=img_size,
-            drop_path_rate=drop_path_rate,
-            **architecture.timm_kwargs,
-        )
-    except (TypeError, AssertionError, ValueError) as error:
-        raise UserError(
-            f"MODEL.TRANSFORMER_TYPE {name!r} cannot be built for images of {img_size[0]} x {img_size[1]} "
-            f"(INPUT.SIZE_TRAIN): {error}"
-        ) from error
-    if not isinstance(vit, (VisionTransformer, Eva)):
-        raise UserError(
-            f"MODEL.TRANSFORMER_TYPE is {name!r}, a {type(vit).__name__}. Allowed: timm models of the kinds "
-            "VisionTransformer and Eva, whose tokens are patches."
-        )
-    return vit
-
-
-def _set_stride(
-    vit: VisionTransformer | Eva, name: str, img_size: tuple[int, int], stride: tuple[int, int] | None
-) -> tuple[int, int]:
-    """Make the patch embedding step by `stride` and the position embedding fit; return the grid (rows, columns)."""
-    patch = vit.patch_embed.patch_size
-    stride = stride or patch
-    if any(s > p or i < p for s, p, i in zip(stride, patch, img_size, strict=True)):
-        raise UserError(
-            f"MODEL.STRIDE_SIZE is {list(stride)} and INPUT.SIZE_TRAIN {list(img_size)}, but the patches of {name} are "
-            f"{patch[0]} x {patch[1]}. The stride may not exceed the patch, nor the patch the image."
-        )
-    grid = tuple((i - p) // s + 1 for i, p, s in zip(img_size, patch, stride, strict=True))
-    if stride != patch:
-        if vit.pos_embed is None:
-            raise UserError(
-                f"MODEL.STRIDE_SIZE is {list(stride)}, but {name} has no learned position embedding that could follow "
-                f"overlapping patches. Allowed: {list(patch)}."
-            )
-        prefix = vit.pos_embed.shape[1] - vit.patch_embed.num_patches
-        vit.patch_embed.proj.stride = stride
-        vit.patch_embed.grid_size, vit.patch_embed.num_patches = grid, grid[0] * grid[1]
-        vit.pos_embed = nn.Parameter(vit.pos_embed.new_empty(1, prefix + grid[0] * grid[1], vit.embed_dim))
-        nn.init.trunc_normal_(vit.pos_embed, std=0.02)
-    return grid

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from modeling.selection import PatchSelection, Selection
+from modeling.selection import UNKNOWN, PatchSelection, Selection, TokenInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,10 @@ class Branch(nn.Module):
         self.head_dims = head_dims
         self.selection = selection
 
-    def forward(self, tokens: Tensor, present: Tensor | None = None) -> dict[str, Feature]:
+    def forward(self, tokens: Tensor, present: Tensor | None = None, info: TokenInfo = UNKNOWN) -> dict[str, Feature]:
         """Turn tokens (B, M, L, C) into a feature for each head; present (B, M) bool, None: all modalities are.
 
-        An absent modality takes no part in any feature.
+        `info` is what is known of the N tokens beside their values. An absent modality takes no part in any feature.
         """
         raise NotImplementedError
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from modeling.branches.atmoe import ATMoE
 from modeling.branches.base import Branch, Feature
 from modeling.branches.hdm import HDM, SUBSETS, present_subsets
+from modeling.selection import UNKNOWN, TokenInfo
 
 
 class MoEBranch(Branch):
@@ -25,7 +26,7 @@ class MoEBranch(Branch):
         self.hdm = hdm
         self.atmoe = atmoe
 
-    def forward(self, tokens: Tensor, present: Tensor | None = None) -> dict[str, Feature]:
+    def forward(self, tokens: Tensor, present: Tensor | None = None, info: TokenInfo = UNKNOWN) -> dict[str, Feature]:
         """Tokens (B, M, L, C) to the feature (B, 7C)."""
         features = self.hdm(tokens, present)  # (B, 7, C)
         subsets = None if present is None else present_subsets(present)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from data.sample import MODALITIES
 from modeling.branches.base import Branch, Feature, zero_absent
+from modeling.selection import UNKNOWN, TokenInfo
 
 
 class OriBranch(Branch):
@@ -22,7 +23,7 @@ class OriBranch(Branch):
         super().__init__(joint if direct else apart)
         self.direct = direct
 
-    def forward(self, tokens: Tensor, present: Tensor | None = None) -> dict[str, Feature]:
+    def forward(self, tokens: Tensor, present: Tensor | None = None, info: TokenInfo = UNKNOWN) -> dict[str, Feature]:
         """Tokens (B, M, L, C) to the feature (B, M * C), or to M features (B, C)."""
         globals_ = zero_absent(tokens[:, :, 0], present)
         if self.direct:

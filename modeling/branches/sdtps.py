@@ -6,7 +6,7 @@ from torch import Tensor
 
 from data.sample import MODALITIES
 from modeling.branches.base import Branch, Feature, zero_absent
-from modeling.selection import PatchSelection
+from modeling.selection import UNKNOWN, PatchSelection, TokenInfo
 
 
 class SDTPSBranch(Branch):
@@ -23,9 +23,12 @@ class SDTPSBranch(Branch):
     def __init__(self, embed_dim: int, *, selection: PatchSelection | None) -> None:
         super().__init__({"sdtps": len(MODALITIES) * embed_dim}, selection=selection)
 
-    def forward(self, tokens: Tensor, present: Tensor | None = None) -> dict[str, Feature]:
+    def forward(self, tokens: Tensor, present: Tensor | None = None, info: TokenInfo = UNKNOWN) -> dict[str, Feature]:
         """Tokens (B, M, L, C) to the feature (B, M * C)."""
-        selected, selection = tokens[:, :, 1:], None
+        selected, selection, sizes = tokens[:, :, 1:], None, info.sizes
         if self.selection is not None:
-            selected, selection = self.selection(tokens, present)
-        return {"sdtps": Feature(zero_absent(selected.mean(dim=2), present).flatten(1), present, selection)}
+            selected, selection = self.selection(tokens, present, info)
+            sizes = selection.sizes
+        # A token that was merged from s patches counts s times.
+        mean = selected.mean(dim=2) if sizes is None else (selected * sizes.unsqueeze(-1)).sum(2) / sizes.sum(2, True)
+        return {"sdtps": Feature(zero_absent(mean, present).flatten(1), present, selection)}

@@ -11,8 +11,18 @@ from modeling.selection.aggregations.learned import TokenAggregation
 from modeling.selection.patch_selection import PatchSelection
 from modeling.selection.scores import SCORES
 from modeling.selection.sparse import TokenSparse
-from modeling.selection.types import Selection
+from modeling.selection.types import UNKNOWN, Selection, TokenInfo
 
 SDTPS = partial(PatchSelection, score="sdtps", aggregation="learned")
 
-__all__ = ["AGGREGATIONS", "SCORES", "SDTPS", "PatchSelection", "Selection", "TokenAggregation", "TokenSparse"]
+__all__ = [
+    "AGGREGATIONS",
+    "SCORES",
+    "SDTPS",
+    "UNKNOWN",
+    "PatchSelection",
+    "Selection",
+    "TokenAggregation",
+    "TokenInfo",
+    "TokenSparse",
+]

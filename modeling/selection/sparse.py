@@ -21,6 +21,16 @@ def num_kept(num_patches: int, sparse_ratio: float) -> int:
     return max(1, math.ceil(sparse_ratio * num_patches - ROUNDING))
 
 
+def annealed_ratio(sparse_ratio: float, epoch: int, anneal_epochs: int) -> float:
+    """Let the share of kept patches fall from 1 to `sparse_ratio` by half a cosine over the first `anneal_epochs`.
+
+    This is EViT's schedule (Liang et al., ICLR 2022, sec. 4.1) with a step for each epoch, counted from 0.
+    """
+    if epoch >= anneal_epochs:
+        return sparse_ratio
+    return sparse_ratio + (1 - sparse_ratio) * (1 + math.cos(math.pi * epoch / anneal_epochs)) / 2
+
+
 class TokenSparse(nn.Module):
     """Keep the ceil(rho N) best-ranked patches; it has no parameters.
 
@@ -31,25 +41,46 @@ class TokenSparse(nn.Module):
 
     Args:
         sparse_ratio: rho, the share of patches that are kept.
+        extra_token: fold the dropped patches into one token; False forgets them.
+        gate: give the score of the kept patches the gradient of their tokens (`straight_gate`).
+        anneal_epochs: epochs over which the share falls from 1 to rho in training; 0: it is rho from the start.
         use_gumbel: give D this gradient in training.
         gumbel_tau: temperature of the softmax.
         gumbel_sample: in training with Gumbel, rank by score + g instead of the score, which samples without
             replacement.
     """
 
-    def __init__(self, *, sparse_ratio: float, use_gumbel: bool, gumbel_tau: float, gumbel_sample: bool) -> None:
+    def __init__(
+        self,
+        *,
+        sparse_ratio: float,
+        extra_token: bool,
+        gate: bool,
+        anneal_epochs: int,
+        use_gumbel: bool,
+        gumbel_tau: float,
+        gumbel_sample: bool,
+    ) -> None:
         super().__init__()
         self.sparse_ratio = sparse_ratio
+        self.extra_token = extra_token
+        self.gate = gate
+        self.anneal_epochs = anneal_epochs
         self.use_gumbel = use_gumbel
         self.gumbel_tau = gumbel_tau
         self.gumbel_sample = gumbel_sample
+        self._training_ratio = sparse_ratio
+
+    def start_epoch(self, epoch: int) -> None:
+        """Set the share that is kept in the training epoch number `epoch`, counted from 0."""
+        self._training_ratio = annealed_ratio(self.sparse_ratio, epoch, self.anneal_epochs)
 
     def forward(self, patches: Tensor, score: Tensor) -> SparseTokens:
         """Select among `patches` (B, N, C) by their `score` (B, N) float32."""
         noise = _gumbel_noise(score) if self.training and self.use_gumbel else None
         ranking = score if noise is None or not self.gumbel_sample else score + noise
 
-        S = num_kept(patches.shape[1], self.sparse_ratio)
+        S = num_kept(patches.shape[1], self._training_ratio if self.training else self.sparse_ratio)
         # A stable sort, not topk: equal scores go by patch index, so that a run can be repeated.
         indices = ranking.detach().argsort(dim=1, descending=True, stable=True)[:, :S]  # (B, S)
         hard = torch.zeros_like(score).scatter(1, indices, 1.0)
@@ -59,11 +90,23 @@ class TokenSparse(nn.Module):
             decision = hard + (soft - soft.detach())
 
         extra = None
-        if patches.shape[1] > S:
+        if self.extra_token and patches.shape[1] > S:
             weights = score.masked_fill(hard.bool(), -math.inf).softmax(dim=1)  # (B, N), over the dropped
             extra = weights.to(patches.dtype).unsqueeze(1) @ patches
         kept = patches.gather(1, indices.unsqueeze(-1).expand(-1, -1, patches.shape[2]))
+        if self.gate:
+            kept = kept * straight_gate(score, indices).to(kept.dtype).unsqueeze(-1)
         return SparseTokens(kept, extra, decision, indices)
+
+
+def straight_gate(score: Tensor, indices: Tensor) -> Tensor:
+    """Return ones (B, S) for the patches `indices` (B, S), with the gradient of a gate of the score (B, N).
+
+    The gate is sigmoid(score - mean score), divided by its own value without gradient. What multiplies the kept patches
+    by it leaves them as they are, and the loss raises the score of a patch that it wants more of.
+    """
+    gate = (score - score.mean(dim=1, keepdim=True)).gather(1, indices).sigmoid()
+    return gate / gate.detach()
 
 
 def _gumbel_noise(score: Tensor) -> Tensor:

@@ -134,7 +134,7 @@ FROZEN = ["MODEL.FROZEN", True]
         ([*KEPT, *GUMBEL_ON], r"SDTPS_USE_GUMBEL is True.*reaches no parameter"),
         ([*KEPT, *SAMPLED, "MODEL.SDTPS_GUMBEL_TAU", 2], "SDTPS_AGGREGATION is not 'learned'"),
         ([*KEPT, *SAMPLED, "MODEL.SDTPS_MASK_AGGREGATION", False], "SDTPS_AGGREGATION is not 'learned'"),
-        ([*SDTPS_ON, "MODEL.SDTPS_SCORE", "best"], "Allowed: 'sdtps', 'centre'"),
+        ([*SDTPS_ON, "MODEL.SDTPS_SCORE", "best"], "Allowed: 'sdtps', 'opencode', 'aligned'"),
         ([*SDTPS_ON, "MODEL.SDTPS_BLOCK", []], r"SDTPS_BLOCK is \[\]"),
         (["MODEL.ATM", True], "MODEL.HDM is False"),
         (["DATASETS.NAMES", "Market1501"], "'Market1501'.*'RGBNT201'.*'manifest'.*'synthetic'"),

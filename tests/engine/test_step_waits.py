@@ -13,6 +13,16 @@ DEMO = ["MODEL.HDM", True, "MODEL.ATM", True, "MODEL.GLOBAL_LOCAL", True]
 VARIANTS = {
     "SDTPS with Gumbel": [*SDTPS, "MODEL.SDTPS_USE_GUMBEL", True],
     "SDTPS inside": [*SDTPS, "MODEL.SDTPS_BLOCK", 1],
+    "merging by attention": [
+        *("MODEL.USE_SDTPS", True, "MODEL.SDTPS_BLOCK", 1, "MODEL.SDTPS_SCORE", "attention"),
+        *("MODEL.SDTPS_AGGREGATION", "merge"),
+    ],
+    "aligned, gated": [
+        *("MODEL.USE_SDTPS", True, "MODEL.SDTPS_BLOCK", 1, "MODEL.SDTPS_SCORE", "aligned"),
+        *("MODEL.SDTPS_AGGREGATION", "none", "MODEL.SDTPS_GATE", True),
+    ],
+    "EDITOR's votes": [*SDTPS, "MODEL.SDTPS_SCORE", "editor", "MODEL.MISSING", "drop"],
+    "random": [*SDTPS, "MODEL.SDTPS_SCORE", "random", "MODEL.SDTPS_ANNEAL_EPOCHS", 2],
     "DeMo": DEMO,
     "all, absent modalities dropped": [*SDTPS, *DEMO, "MODEL.MISSING", "drop", "INPUT.MODALITY_DROPOUT", 0.5],
     "accumulated, clipped": [

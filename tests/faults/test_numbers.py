@@ -23,8 +23,8 @@ def inject(where: str, value: float) -> None:
         state = trainer.state
         if (state.epoch, state.step) == (EPOCH, STEP):
             if where == "image":
-                augment = TrainAugment.__call__
-                TrainAugment.__call__ = lambda *args: _with(augment(*args), value)
+                augment = TrainAugment.with_mask
+                TrainAugment.with_mask = lambda *args: (_with(augment(*args)[0], value), None)
             elif where == "weight":
                 state.model.backbone.vit.blocks[0].norm1.weight.data[3] = value
             elif where == "loss":

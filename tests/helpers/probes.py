@@ -73,6 +73,13 @@ def features(cfg):
     return train_once(cfg)[1].features
 
 
+def kept_at_first(cfg):
+    """Return the patches that are kept in the first epoch."""
+    model = make_model(cfg).train()
+    model.start_epoch(0)
+    return model(*make_inputs(cfg)).selection.indices
+
+
 def losses(cfg):
     return train_once(cfg)[2]
 

@@ -7,6 +7,7 @@ import torch
 
 from configs import get_cfg
 from modeling import build_loss, build_model
+from modeling.model import EncodedTokens
 from tests.helpers.batches import labelled
 
 SIZE = ["INPUT.SIZE_TRAIN", "[64, 32]", "INPUT.SIZE_TEST", "[64, 32]"]
@@ -57,8 +58,8 @@ def test_parts_run_again_with_the_random_numbers_they_had():
     model, loss = make(*opts)
     replayed = step(model, loss)
     encode = model.backbone
-    model._encode_in_parts = lambda images, camera: torch.cat(
-        [encode(*part) for part in zip(images.chunk(4), camera.chunk(4), strict=True)]
+    model._encode_in_parts = lambda images, camera: EncodedTokens(
+        torch.cat([encode(*part) for part in zip(images.chunk(4), camera.chunk(4), strict=True)]), {}
     )
     kept = step(model, loss)
     assert_equal(replayed, kept, rtol=0, atol=0)

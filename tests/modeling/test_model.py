@@ -49,14 +49,14 @@ def test_branches_heads_and_descriptors(opts, heads, descriptors, embedding):
 def test_ori_feature_is_the_globals_in_order():
     model = make().eval()
     images, camera = batch()
-    tokens = model.encode(images, camera)
+    tokens = model.encode(images, camera).tokens
     torch.testing.assert_close(model(images, camera).embedding, torch.cat([tokens[:, m, 0] for m in range(3)], 1))
 
 
 def test_sdtps_feature_is_the_mean_of_its_tokens_per_modality():
     model = make(*SDTPS).eval()
     images, camera = batch()
-    tokens, _ = model.branches["sdtps"].selection(model.encode(images, camera))
+    tokens, _ = model.branches["sdtps"].selection(model.encode(images, camera).tokens)
     torch.testing.assert_close(model(images, camera).features["sdtps"], torch.cat(tokens.mean(2).unbind(1), 1))
 
 
@@ -78,7 +78,7 @@ def test_an_absent_modality_is_an_empty_image(opts):
     emptied = images.clone()
     emptied[:, 0] = emptied[:, 2] = 0
     tokens, absent = model.encode(images, camera), torch.tensor([True, False, True])
-    found = model.decode(model.without(tokens, absent, camera, model.blank_tokens(images)))
+    found = model.decode(model.without(tokens, absent, camera, model.encode_blank(images)))
     torch.testing.assert_close(found.embedding, model(emptied, camera).embedding)
 
 
@@ -174,7 +174,7 @@ def test_a_head_of_one_modality_counts_the_samples_that_have_it():
 def test_a_lone_modality_scores_with_its_own_global():
     model = make(*SDTPS, *DROP, "MODEL.SDTPS_USE_PREDICTOR", False).eval()
     images, camera = batch(4)
-    tokens = model.encode(images, camera)
+    tokens = model.encode(images, camera).tokens
     own = torch.nn.functional.cosine_similarity(tokens[2, 2, 1:], tokens[2, 2, :1], dim=1)  # image 2 has TI alone
     expected = (own - own.min()) / (own.max() - own.min())
     torch.testing.assert_close(model(images, camera, PRESENT).selection.score[2][2], expected)

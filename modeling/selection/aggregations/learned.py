@@ -14,7 +14,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from modeling.selection.aggregations.base import Aggregation
 from modeling.selection.sparse import ROUNDING
+from modeling.selection.types import KeptInfo
 
 MAX_LOGIT_GAP = 10.0
 """The gap above the largest kept logit at which a dropped one is clamped, so that exp(10) bounds the gradient of D."""
@@ -25,7 +27,7 @@ def num_aggregated(num_patches: int, sparse_ratio: float, aggr_ratio: float) -> 
     return max(1, math.floor(aggr_ratio * sparse_ratio * num_patches + ROUNDING))
 
 
-class TokenAggregation(nn.Module):
+class TokenAggregation(Aggregation):
     """Aggregate S tokens to T learned convex combinations of them (SEPS eq. 4).
 
     Args:
@@ -37,7 +39,7 @@ class TokenAggregation(nn.Module):
     count = staticmethod(num_aggregated)
 
     def __init__(self, embed_dim: int, num_tokens: int) -> None:
-        super().__init__()
+        super().__init__(embed_dim, num_tokens)
         hidden_dim = int(0.2 * embed_dim)
         self.mlp = nn.Sequential(
             nn.LayerNorm(embed_dim),
@@ -47,7 +49,9 @@ class TokenAggregation(nn.Module):
         )
         self.scale = nn.Parameter(torch.ones(1))
 
-    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, tokens: Tensor, mask: Tensor | None = None, kept: KeptInfo | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Combine `tokens` (B, S, C), without those whose `mask` (B, S) is 0, to (B, T, C) with weights (B, T, S)."""
         logits = self.mlp(tokens).transpose(1, 2).float() * self.scale  # (B, T, S)
         weights = logits.softmax(dim=-1) if mask is None else masked_softmax(logits, mask.unsqueeze(1))

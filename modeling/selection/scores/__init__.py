@@ -1,14 +1,27 @@
-"""Scores: how much each patch of each modality is worth keeping. One class in one file each, found here by its name.
+"""Scores: how much each patch of each modality is worth keeping (`base.py`). They are found here by their names."""
 
-`PatchSelection` builds a score with the keywords that it has, of which the score takes those that it needs, and calls
-it as `score(tokens, present)` with tokens (B, M, 1+N, C), the global first, and present (B, M) bool or None; it returns
-`Scores`. Where `needs_grid` is True it scores positions, so its tokens must be the patches of an image in their order.
-"""
-
-from torch import nn
-
+from modeling.selection.scores.aligned import AlignedScore
+from modeling.selection.scores.attention import ATSScore, AttentionScore, EditorScore, RolloutScore
+from modeling.selection.scores.base import Score
 from modeling.selection.scores.centre import CentreScore
-from modeling.selection.scores.sdtps import SDTPSScore
+from modeling.selection.scores.oracle import AntiOracleScore, OracleScore
+from modeling.selection.scores.random import FixedScore, RandomScore
+from modeling.selection.scores.sdtps import OpenCodeScore, SDTPSScore
+from modeling.selection.scores.signal import SignalScore
 
-SCORES: dict[str, type[nn.Module]] = {"sdtps": SDTPSScore, "centre": CentreScore}
+SCORES: dict[str, type[Score]] = {
+    "sdtps": SDTPSScore,
+    "opencode": OpenCodeScore,
+    "aligned": AlignedScore,
+    "attention": AttentionScore,
+    "rollout": RolloutScore,
+    "ats": ATSScore,
+    "editor": EditorScore,
+    "signal": SignalScore,
+    "random": RandomScore,
+    "fixed": FixedScore,
+    "centre": CentreScore,
+    "oracle": OracleScore,
+    "anti_oracle": AntiOracleScore,
+}
 """The choices of MODEL.SDTPS_SCORE."""

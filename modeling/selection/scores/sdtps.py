@@ -6,19 +6,21 @@ Shapes: B batch, M modality, N patches, C width, G globals that score.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.sample import MODALITIES
-from modeling.selection.types import Scores
+from modeling.selection.scores.base import Score
+from modeling.selection.types import UNKNOWN, Scores, TokenInfo
 
 CONSTANT_ROW = 1e-6
 """A row of cosines that spans less than this is constant: its min-max scaling gives zeros."""
 
 
-class SDTPSScore(nn.Module):
+class SDTPSScore(Score):
     """Score a patch by an MLP and by its cosines with the globals of all modalities (SEPS eq. 1-3).
 
     score = (1 - 2 beta) s_p + beta (s_m2 + s_m3 + 2 s_im), with parameters of its own for each modality. s_p comes from
@@ -32,8 +34,6 @@ class SDTPSScore(nn.Module):
         detach_attention: compute the cosines without gradient.
         modalities: names along M.
     """
-
-    needs_grid = False
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class SDTPSScore(nn.Module):
         predictors = {name: _predictor(embed_dim) for name in modalities} if use_predictor else {}
         self.predictor = nn.ModuleDict(predictors)
 
-    def forward(self, tokens: Tensor, present: Tensor | None = None) -> Scores:
+    def forward(self, tokens: Tensor, present: Tensor | None = None, info: TokenInfo = UNKNOWN) -> Scores:
         """Score the patches of tokens (B, M, 1+N, C); the global of an absent modality contributes 0."""
         with torch.autocast(tokens.device.type, enabled=False):
             globals_, patches = tokens[:, :, 0].float(), tokens[:, :, 1:].float()
@@ -76,6 +76,13 @@ class SDTPSScore(nn.Module):
                 scores = scores * own_first(present, m).unsqueeze(-1)
             own, others = scores[:, 0], scores[:, 1:].sum(dim=1)
             return others + 2 * own if self.use_predictor else own + others
+
+
+class OpenCodeScore(SDTPSScore):
+    """Score a patch as the public code of SEPS does: the sum of the three cosines, without the MLP."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "use_predictor": False})
 
 
 def _predictor(embed_dim: int) -> nn.Sequential:

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from modeling.backbone import vit as backbone_module
+from modeling.backbone.architectures import ARCHITECTURES, Architecture
+from modeling.selection import Selection
 from tests.helpers.backbone import make_backbone
 from utils.errors import UserError
 
@@ -137,7 +138,7 @@ SMALL = {"embed_dim": 32, "depth": 2, "num_heads": 2}
     ],
 )
 def test_global_and_patches_are_timms_and_every_parameter_learns(monkeypatch, timm_name, kwargs, hw):
-    monkeypatch.setitem(backbone_module.ARCHITECTURES, "small", backbone_module.Architecture(timm_name, kwargs))
+    monkeypatch.setitem(ARCHITECTURES, "small", Architecture(timm_name, kwargs))
     backbone = make("small", img_size=hw)
     images, camera = batch(hw=hw)
     tokens = backbone(images, camera)
@@ -150,15 +151,16 @@ def test_global_and_patches_are_timms_and_every_parameter_learns(monkeypatch, ti
     assert not [n for n, p in backbone.named_parameters() if p.grad is None]
 
 
-def keep_all(tokens, present):
+def keep_all(tokens, present, info):
     """Reduce nothing."""
-    return tokens[:, :, 1:], present
+    nothing = Selection(indices=(), score=(), weights=None, parts={"present": present})
+    return tokens[:, :, 1:], nothing
 
 
 @pytest.mark.parametrize("name", ["ViT-Test", "ViT-Test-CLIP"])
 def test_stopping_and_resuming_is_the_whole(name):
     backbone = make(name, num_cameras=2)
     images, camera = batch()
-    resumed, selection = backbone.resume(backbone(images, camera, stop=1), {"1": keep_all}, "kept")
+    resumed, (selection,), _ = backbone.resume(backbone(images, camera, stop=1), {"1": keep_all}, "kept")
     torch.testing.assert_close(resumed, backbone(images, camera))
-    assert selection == "kept"
+    assert selection.parts["present"] == "kept"

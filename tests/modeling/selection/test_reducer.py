@@ -71,7 +71,7 @@ def test_two_stages_with_ratios_of_their_own():
 def test_the_other_branches_work_on_what_is_left():
     model = make("MODEL.SDTPS_BLOCK", 1, "MODEL.HDM", True, "MODEL.GLOBAL_LOCAL", True)
     images, camera = batch()
-    tokens, _ = model.backbone.resume(model.encode(images, camera), model.reducers)
+    tokens, _, _ = model.backbone.resume(model.encode(images, camera).tokens, model.reducers)
     assert tokens.shape == (3, 3, 1 + 4, 32)
     tokens = model.transforms["pife"](tokens)
     output = model(images, camera)

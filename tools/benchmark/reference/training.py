@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modeling.model import ReIDModel, ReIDOutput
+from modeling.model import EncodedTokens, ReIDModel, ReIDOutput
 
 Images = Sequence[Tensor]
 """(B, 3, H, W) for each modality."""
@@ -20,8 +20,8 @@ Images = Sequence[Tensor]
 
 def forward(model: ReIDModel, images: Images, camera: Tensor) -> ReIDOutput:
     """Run the model with one backbone pass for each modality."""
-    tokens = [model.encode(one.unsqueeze(1), camera) for one in images]
-    return model.decode(torch.cat(tokens, dim=1))
+    encoded = [model.encode(one.unsqueeze(1), camera) for one in images]
+    return model.decode(EncodedTokens.join(encoded, dim=1))
 
 
 def make_optimizer(groups: Iterable[dict]) -> torch.optim.Adam:
