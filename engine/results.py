@@ -97,11 +97,18 @@ def log_rows(rows: list[Row]) -> None:
     logger.info("\n%s", format_table(rows))
     for row in rows:
         if "kept_on_object" in row.get("selection", ()):
-            share = row["selection"]
-            logger.info(
-                "%s: %.1f %% of the kept patch area covers the object (%.1f %% for all patches).",
-                row["name"], share["kept_on_object"], share["all_on_object"],
-            )  # fmt: skip
+            logger.info("%s: %s", row["name"], describe_share(row["selection"]))
+
+
+def describe_share(selection: dict[str, float]) -> str:
+    """Write in a sentence what `engine.evaluate.object_share` has measured."""
+    others = f"{selection['all_on_object']:.1f} % for all patches"
+    if "relative_on_object" in selection:  # records of former versions do not have it
+        others += (
+            f", {selection['oracle_on_object']:.1f} % for the best ones; on the way from chance to these, "
+            f"{selection['relative_on_object']:.2f}"
+        )
+    return f"{selection['kept_on_object']:.1f} % of the kept patch area covers the object ({others})."
 
 
 def format_table(rows: list[Row]) -> str:

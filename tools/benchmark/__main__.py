@@ -29,6 +29,7 @@ from tools.benchmark.epoch import measure_epoch
 from tools.benchmark.inference import measure_inference, measure_missing
 from tools.benchmark.inputs import measure_input
 from tools.benchmark.ranks import measure_metric, measure_reranking
+from tools.benchmark.scores import measure_scores
 from tools.benchmark.stages import measure_stages
 from tools.benchmark.steps import measure_compile, measure_training
 from tools.benchmark.timing import Row
@@ -42,6 +43,7 @@ from utils.script import run_script
 SUBJECTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "train": measure_training,
     "stages": measure_stages,
+    "scores": measure_scores,
     "infer": measure_inference,
     "missing": measure_missing,
     "input": measure_input,
@@ -95,8 +97,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def measure(chosen: Sequence[str], args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Row]]:
     """Yield the rows of the chosen subjects, each with its subject."""
-    whole_set = SIZES["quick" if args.quick else resolve_device(args.device).type].whole_set
-    experiments = {"missing": [(VIT_B, whole_set)], "epoch": [(SMALL_VIT, ()), (VIT_B, whole_set)]}
+    sizes = SIZES["quick" if args.quick else resolve_device(args.device).type]
+    batches = {SMALL_VIT: 32, VIT_B: sizes.eval_batch}
+    experiments = {
+        "scores": [(config, ("TEST.IMS_PER_BATCH", batch)) for config, batch in batches.items()],
+        "missing": [(VIT_B, sizes.whole_set)],
+        "epoch": [(SMALL_VIT, ()), (VIT_B, sizes.whole_set)],
+    }
     options = {"root": args.root, "folder": folder, "device": args.device, "quick": args.quick}
     for subject in chosen:
         for config, opts in experiments.get(subject, [(VIT_B, ())]):

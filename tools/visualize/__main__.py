@@ -2,8 +2,8 @@
 
     python -m tools.visualize tokens --config_file F [--weights PATH] [--output DIR] [KEY VALUE ...]
 
-Sub-commands: tokens, ranks, failures, tsne, attention, curves, and all, which also writes one HTML page. The pictures
-are PNG files in OUTPUT_DIR/pictures unless --output says otherwise. `SUB-COMMAND --help` lists its options.
+Sub-commands: tokens, ranks, failures, tsne, attention, places, curves, and all, which also writes one HTML page. The
+pictures are PNG files in OUTPUT_DIR/pictures unless --output says otherwise. `SUB-COMMAND --help` lists its options.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tools.visualize.build import build_subject
 from tools.visualize.curves import draw_curves
 from tools.visualize.failures import draw_failures
 from tools.visualize.page import write_page
+from tools.visualize.places import draw_places
 from tools.visualize.ranks import draw_ranks, spread_queries
 from tools.visualize.style import PALETTE, Picture
 from tools.visualize.subject import Subject, find_samples, spread
@@ -64,7 +65,8 @@ class Job:
         if not all(word.strip().isdecimal() for word in words):
             raise UserError(f"--tokens is {self.args.tokens!r}. Allowed: numbers from 0, separated by commas: 0,5,12.")
         chosen = tuple(map(int, words)) or None
-        return self._draw_each(partial(draw_tokens, self.subject, tokens=chosen), self.images)
+        compare = tuple(dict.fromkeys(filter(None, map(str.strip, self.args.compare.split(",")))))
+        return self._draw_each(partial(draw_tokens, self.subject, tokens=chosen, compare=compare), self.images)
 
     def attention(self) -> list[Picture]:
         """Draw a picture per image."""
@@ -88,6 +90,10 @@ class Job:
         """Draw one picture."""
         return self._draw(partial(draw_tsne, num_ids=self.args.ids, method=self.args.method), self.subject)
 
+    def places(self) -> list[Picture]:
+        """Draw one picture."""
+        return self._draw(draw_places, self.subject)
+
     def curves(self) -> list[Picture]:
         """Draw one picture."""
         return self._draw(draw_curves, self.args.run or [Path(self.cfg.OUTPUT_DIR)])
@@ -102,6 +108,7 @@ class Job:
 OPTIONS: dict[str, dict] = {
     "--images": {"default": "", "metavar": "I,J", "help": "test images by number or file name (default: a few)"},
     "--tokens": {"default": "", "metavar": "I,J", "help": "aggregated tokens by number (default: the most peaked)"},
+    "--compare": {"default": "", "metavar": "A,B", "help": "show these scores, too, such as attention,centre"},
     "--queries": {"default": "", "metavar": "I,J", "help": "queries by number or name (default: from bad to good)"},
     "--count": {"type": int, "default": FAILURES, "help": "queries in the picture (%(default)s)"},
     "--ids": {"type": int, "default": len(PALETTE), "help": "identities in the picture (%(default)s)"},
@@ -109,11 +116,16 @@ OPTIONS: dict[str, dict] = {
     "--run": {"type": Path, "action": "append", "metavar": "DIR", "help": "run folder, repeatable (OUTPUT_DIR)"},
 }
 COMMANDS: dict[str, tuple[Callable[[Job], list[Picture]], str, tuple[str, ...]]] = {
-    "tokens": (Job.tokens, "scores, kept patches and aggregated tokens of single images", ("--images", "--tokens")),
+    "tokens": (
+        Job.tokens,
+        "scores, kept patches and aggregated tokens of single images",
+        ("--images", "--tokens", "--compare"),
+    ),
     "ranks": (Job.ranks, "queries and the ten gallery images nearest to each", ("--queries",)),
     "failures": (Job.failures, "the worst queries and what they were mistaken for", ("--count",)),
     "tsne": (Job.tsne, "features in the plane, identities as colours", ("--ids", "--method")),
     "attention": (Job.attention, "attention of the class token and rollout on single images", ("--images",)),
+    "places": (Job.places, "how much of the score is the place of the patch", ()),
     "curves": (Job.curves, "losses, scores and learning rates of one run or several", ("--run",)),
 }
 

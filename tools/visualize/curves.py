@@ -19,6 +19,8 @@ Lines = dict[str, list[tuple[int, float]]]
 
 SCORES = {"mAP": "mAP (%)", "R1": "Rank-1 (%)"}
 """The metrics of an evaluation that are drawn, and the titles of their panels."""
+RELATIVE = "relative_on_object"
+"""The only metric of the selection that is not in percent."""
 FIRST = ("total loss", "id loss", "triplet loss", *SCORES.values(), "learning rate")
 """The panels that come before all others."""
 COLUMNS, PANEL = 3, (3.6, 2.4)  # inches
@@ -84,7 +86,10 @@ def _values(record: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
     for group, rate in record.get("lr", {}).items():
         yield "learning rate", group, rate
     for name, value in record.get("selection", {}).items():
-        yield "selection (%)", name.replace("_", " "), value
+        if name == RELATIVE:
+            yield f"selection: {name.replace('_', ' ')}", "", value
+        else:
+            yield "selection (%)", name.replace("_", " "), value
     for name, value in record.get("sdtps", {}).items():
         yield f"sdtps: {name.replace('_', ' ')}", "", value
 

@@ -5,6 +5,7 @@ Shapes: H, W pixels of an image, h, w the grid of patches, N = h w.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 DIMMED = 0.22
 """The share of its contrast that a dropped patch keeps."""
+SHORT_BAR = 1.5
+"""Inches below which a colour bar has numbers at its ends only."""
+MIST = (196, 206, 226)
+"""The colour that dropped patches fade to: a pale blue, on which bright, dark and grey patches all stand out."""
 GROUND = 0.7
 """The share of its brightness that an image under a map keeps."""
 
@@ -61,7 +66,10 @@ class Sheet:
         )  # fmt: skip
 
     def colour_bar(self, mappable: Any, x: float, y: float, width: float, label: str) -> None:
-        """Draw a flat horizontal colour bar with its label below, 0.45 inches in all."""
+        """Draw a flat horizontal colour bar with its label below, 0.45 inches in all.
+
+        A short one has a number at each end, set inwards, because those in between would run into each other.
+        """
         from matplotlib.cm import ScalarMappable
 
         bar_axes = self.figure.add_axes(self._box(x, y, width, 0.09))
@@ -69,12 +77,24 @@ class Sheet:
         bar = self.figure.colorbar(opaque, cax=bar_axes, orientation="horizontal")
         bar.outline.set_visible(False)
         bar.ax.tick_params(length=2, pad=1.5)
-        bar.ax.locator_params(nbins=3)
+        if width < SHORT_BAR:
+            ends = mappable.norm.vmin, mappable.norm.vmax
+            bar.set_ticks(ends, labels=short_numbers(*ends))
+            for number, side in zip(bar.ax.get_xticklabels(), ("left", "right"), strict=True):
+                number.set_horizontalalignment(side)
+        else:
+            bar.ax.locator_params(nbins=3)
         bar.set_label(label, fontsize=7, labelpad=2)
 
     def _box(self, x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
         bottom = self.height - y - height
         return x / self.width, bottom / self.height, width / self.width, height / self.height
+
+
+def short_numbers(low: float, high: float) -> tuple[str, str]:
+    """Write the ends of a range with as many decimals as tell hundredths of it apart, and at most five."""
+    decimals = min(max(2 - math.floor(math.log10(high - low)), 0), 5) if high > low else 2
+    return f"{low:.{decimals}f}", f"{high:.{decimals}f}"
 
 
 def cell_size(size_hw: tuple[int, int], longer: float) -> tuple[float, float]:
@@ -129,9 +149,9 @@ def to_pixels(values: np.ndarray, grid: tuple[int, int], size_hw: tuple[int, int
 
 
 def dim_dropped(image: np.ndarray, kept: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Fade the patches of an image (H, W, 3) uint8 that are not `kept` (N,) bool to white."""
+    """Fade the patches of an image (H, W, 3) uint8 that are not `kept` (N,) bool to MIST."""
     shown = to_pixels(kept, grid, image.shape[:2])[..., None]
-    faded = 255 - DIMMED * (255.0 - image)
+    faded = np.array(MIST) + DIMMED * (image - np.array(MIST, float))
     return np.where(shown, image, faded.round().astype(np.uint8))
 
 

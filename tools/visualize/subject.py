@@ -15,7 +15,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from data.loading.decode import decode_sample
-from data.sample import Sample
+from data.sample import Batch, Sample
 from data.splits import EvalSplit
 from engine.evaluate import Evaluator
 from modeling.model import ReIDModel, ReIDOutput
@@ -60,13 +60,22 @@ class Subject:
         """Rank the gallery for each query."""
         return Ranking.from_split(self.descriptors[self.descriptor], self.split, reranked=self.evaluator.rerank)
 
+    def inputs(self, index: int) -> tuple[torch.Tensor, Batch]:
+        """Load the normalised images (1, M, 3, H, W) of sample `index` of the split, and its batch of one."""
+        batch = self.evaluator.loader.dataset.__getitems__([index]).to(self.evaluator.precision.device)
+        return self.evaluator.transform(batch.images, batch.present), batch
+
     @torch.inference_mode()
     def output(self, index: int) -> ReIDOutput:
         """Run the model on sample `index` of the split."""
         self.model.eval()
-        batch = self.evaluator.loader.dataset.__getitems__([index]).to(self.evaluator.precision.device)
+        return self.run(*self.inputs(index))
+
+    def run(self, images: torch.Tensor, batch: Batch) -> ReIDOutput:
+        """Run the model on normalised images (B, M, 3, H, W) in the place of those of `batch`."""
+        info = self.model.describe(batch.index, batch.masks)
         with self.evaluator.precision.autocast():
-            return self.model(self.evaluator.transform(batch.images, batch.present), batch.camera, batch.present)
+            return self.model(images, batch.camera, batch.present, info)
 
     def pixels(self, index: int) -> list[np.ndarray | None]:
         """Decode M images (H, W, 3) uint8 at display size; None where the modality is absent."""

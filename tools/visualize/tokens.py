@@ -17,52 +17,55 @@ from data.masks import patch_coverage
 from data.sample import MODALITIES
 from engine.evaluate import object_share
 from modeling.selection import Selection
-from tools.visualize.sheet import Sheet, cell_size, dim_dropped, kept_patches, outline, show_image, show_map
-from tools.visualize.style import FAINT, LEAST_PEAK, SCORE_MAP, WEIGHT_MAP, Picture, save
+from tools.visualize.scores import Choice, choose
+from tools.visualize.sheet import dim_dropped, kept_patches
+from tools.visualize.style import LEAST_PEAK, SCORE_MAP, WEIGHT_MAP, Picture, save
 from tools.visualize.subject import Subject
+from tools.visualize.table import Column, Group, Scale, Table
 from utils.errors import UserError
 
-CELL, GAP, NOTE, LEFT, TOP, BOTTOM = 1.9, 0.12, 0.42, 0.5, 0.85, 0.55  # inches; NOTE is the text under a cell
-FIXED = 3
-"""Columns before those of the tokens: image, score, kept."""
 TOKENS = 4
 """Aggregated tokens shown of each modality."""
 CAPTION = (
     "A row per modality. Score: how much each patch matters to the selection. Kept: the best patches, with the others "
     "faded."
 )
+OTHERS = (
+    " The model's own score comes first; the others score the same tokens, and under each stands the share of its kept "
+    "patches that the model keeps, too."
+)
 MIXTURES = (
     " Tokens: how an aggregated token is mixed from the kept patches, in multiples of an even mixture, with how many "
     "of them it effectively draws on (the exponential of the entropy of its weights)."
 )
-OUTLINE = " The outline is that of the true object, which the model never sees."
+OUTLINE = (
+    " The outline is that of the true object, which the model never sees. On the object: the share of each patch that "
+    "lies on it, with the means over all patches and over the best ones."
+)
 
 
 @dataclass(frozen=True)
-class Part:
-    """The selection of one modality of one image, and which of its tokens are shown."""
+class Mixtures:
+    """How the tokens of one modality are mixed from its kept patches, and which of them are shown."""
 
-    score: Tensor
-    """(N,)."""
-    indices: Tensor
-    """(S,)."""
     weights: Tensor
     """(T, S), with no row where the kept patches are not aggregated."""
     tokens: list[int]
 
     @property
-    def kept(self) -> np.ndarray:
-        """Return the kept patches as a mask (N,) bool."""
-        return kept_patches(self.indices, len(self.score))
-
-    @property
     def shown(self) -> Tensor:
         """Return the weights of the tokens that are shown, as multiples of an even mixture."""
-        return self.weights[self.tokens] * len(self.indices)
+        return self.weights[self.tokens] * self.weights.shape[1]
 
 
 def draw_tokens(
-    subject: Subject, index: int, folder: Path, *, dpi: int, tokens: Sequence[int] | None = None
+    subject: Subject,
+    index: int,
+    folder: Path,
+    *,
+    dpi: int,
+    tokens: Sequence[int] | None = None,
+    compare: Sequence[str] = (),
 ) -> Picture:
     """Draw the picture of sample `index`.
 
@@ -72,86 +75,114 @@ def draw_tokens(
         folder: where the picture is written.
         dpi: pixels per inch.
         tokens: which aggregated tokens to show; None takes the most peaked ones of each modality.
+        compare: names of scores that are shown beside the model's own.
 
     Raises:
-        UserError: the model has no patch selection, or no such token.
+        UserError: the model has no patch selection, or no such token, or a score cannot be computed.
     """
-    parts = read_parts(subject.output(index).selection, tokens)
+    selection, choices = choose(subject, index, compare)
+    mixtures = read_mixtures(selection, tokens)
     sample, pixels, mask = subject.split.samples[index], subject.pixels(index), subject.mask(index)
-    grid, size_hw = subject.model.backbone.grid, subject.display_hw
+    grid = subject.model.backbone.grid
     coverage = patch_coverage([sample], grid)
-    present = [part for part, image in zip(parts, pixels, strict=True) if image is not None]
-    # The modalities share their colour scales.
-    scores = torch.cat([part.score for part in present])
-    score_scale = {"cmap": SCORE_MAP, "vmin": float(scores.min()), "vmax": float(scores.max())}
-    peak = max([LEAST_PEAK, *(float(part.shown.max()) for part in present if part.tokens)])
-
-    width, height = cell_size(size_hw, CELL)
-    columns = range(FIXED + len(parts[0].tokens))
-    x = [LEFT + column * (width + GAP) + (GAP if column >= FIXED else 0.0) for column in columns]
-    bottom = TOP + len(MODALITIES) * (height + NOTE)
-    sheet = Sheet(max(x[-1] + width + 0.2, 6.0), bottom + BOTTOM)
-    subtitle = f"id {sample.pid}, camera {sample.camera + 1}; {grid[0]} x {grid[1]} patches"
-    sheet.title(LEFT, 0.12, f"What is kept of {sample.name}", subtitle)
-    for left, head in zip(
-        x, ("image", "score", "kept", "aggregated tokens: weights of the kept patches"), strict=False
-    ):
-        sheet.text(left, TOP - 0.07, head, va="baseline", fontweight="bold")
-    for m, (part, image) in enumerate(zip(parts, pixels, strict=True)):
-        y = TOP + m * (height + NOTE)
-        sheet.row_label(LEFT, y + height / 2, MODALITIES[m])
-        cells = [sheet.axes(left, y, width, height) for left in x]
-        if image is None:
-            for axes in cells:
-                show_image(axes, None)
-            continue
-        show_image(cells[0], image)
-        score_map = show_map(cells[1], part.score.numpy(), grid, size_hw, **score_scale)
-        show_image(cells[2], dim_dropped(image, part.kept, grid))
-        for axes, weights in zip(cells[FIXED:], part.shown, strict=True):
-            values = on_patches(weights, part.indices, len(part.score))
-            weight_map = show_map(axes, values, grid, size_hw, WEIGHT_MAP, vmin=0, vmax=peak)
-        for axes in cells[1:]:
-            outline(axes, mask)
-        for left, note in zip(x[FIXED - 1 :], notes(part, coverage), strict=True):
-            sheet.text(left, y + height + 0.04, note, fontsize=6.5, color=FAINT)
-    sheet.colour_bar(score_map, x[1], bottom + 0.05, width, "score")
-    if parts[0].tokens:
-        sheet.colour_bar(weight_map, x[FIXED], bottom + 0.05, min(2 * width + GAP, 2.0), "weight, 1 = an even mixture")
-    path = save(sheet.figure, folder / f"tokens_{index}_{Path(sample.name).stem}.png", dpi=dpi)
-    caption = CAPTION + (MIXTURES if parts[0].tokens else "") + ("" if mask is None else OUTLINE)
-    return Picture(path, f"Tokens of {sample.name}", caption)
-
-
-def notes(part: Part, coverage: Tensor | None) -> list[str]:
-    """Write what stands under the kept patches and each token; `coverage` (1, N) is None if the object is unknown."""
-    kept = f"{len(part.indices)} of {len(part.score)}"
+    first = [Column(head="image", cells=pixels, outlined=False)]
     if coverage is not None:
-        shares = object_share(part.indices[None, None], coverage)
-        kept += f"; {shares['kept_on_object']:.0f} % on the\nobject (of all: {shares['all_on_object']:.0f} %)"
-    counts = effective_patches(part.weights[part.tokens]).tolist()
-    return [
-        kept,
-        *(f"token {t} draws\non {n:.1f} of {len(part.indices)}" for t, n in zip(part.tokens, counts, strict=True)),
+        first.append(object_column(coverage, choices[0]))
+    groups = [Group("", first), *(score_group(choice, choices[0], pixels, grid, coverage) for choice in choices)]
+    if mixtures[0].tokens:
+        groups.append(mixture_group(mixtures, choices[0], pixels))
+    table = Table(
+        title=f"What is kept of {sample.name}",
+        subtitle=f"id {sample.pid}, camera {sample.camera + 1}; {grid[0]} x {grid[1]} patches",
+        rows=[(name, image is not None) for name, image in zip(MODALITIES, pixels, strict=True)],
+        grid=grid,
+        size_hw=subject.display_hw,
+        mask=mask,
+    )
+    path = save(table.draw(groups).figure, folder / f"tokens_{index}_{Path(sample.name).stem}.png", dpi=dpi)
+    parts = ((OTHERS, compare), (MIXTURES, mixtures[0].tokens), (OUTLINE, mask is not None))
+    return Picture(path, f"Tokens of {sample.name}", CAPTION + "".join(part for part, shown in parts if shown))
+
+
+def object_column(coverage: Tensor, own: Choice) -> Column:
+    """Show the share of each patch on the object, `coverage` (1, N), which is the same in all modalities."""
+    shares = shares_on_object(own.indices[0], coverage)
+    note = f"all patches: {shares['all']:.0f} %\nbest {own.indices.shape[1]}: {shares['oracle']:.0f} %"
+    return Column(
+        head="on the object",
+        cells=[coverage[0].numpy()] * len(MODALITIES),
+        notes=[note] * len(MODALITIES),
+        scale=Scale(SCORE_MAP, 0.0, 1.0, "share of the patch"),
+    )
+
+
+def score_group(
+    choice: Choice,
+    own: Choice,
+    pixels: Sequence[np.ndarray | None],
+    grid: tuple[int, int],
+    coverage: Tensor | None,
+) -> Group:
+    """Show the score and the kept patches of `choice`, which is the model's `own` or is compared with it."""
+    shown = choice.score[[m for m, image in enumerate(pixels) if image is not None]]
+    kept = [kept_patches(indices, choice.score.shape[1]) for indices in choice.indices]
+    images = [
+        None if image is None else dim_dropped(image, mask, grid) for image, mask in zip(pixels, kept, strict=True)
     ]
+    scale = Scale(SCORE_MAP, float(shown.min()), float(shown.max()), "score")  # the modalities share it
+    columns = [
+        Column(head="score", cells=list(choice.score.numpy()), scale=scale),
+        Column(head="kept", cells=images, notes=notes(choice, own, coverage)),
+    ]
+    return Group(f"{choice.name}, the model's own" if choice is own else choice.name, columns)
 
 
-def read_parts(selection: Selection | None, tokens: Sequence[int] | None) -> list[Part]:
+def notes(choice: Choice, own: Choice, coverage: Tensor | None) -> list[str]:
+    """Write what stands under the kept patches; `coverage` (1, N) is None if the object is unknown."""
+    written = []
+    for indices, common in zip(choice.indices, choice.common(own).tolist(), strict=True):
+        lines = [f"{len(indices)} of {choice.score.shape[1]}"] if choice is own else []
+        if coverage is not None:
+            lines.append(f"{shares_on_object(indices, coverage)['kept']:.0f} % on the object")
+        if choice is not own:
+            lines.append(f"{common:.0f} % in common")
+        written.append("\n".join(lines))
+    return written
+
+
+def shares_on_object(indices: Tensor, coverage: Tensor) -> dict[str, float]:
+    """Return the shares on the object of the kept patches (S,), of all and of the best ones, for `coverage` (1, N)."""
+    shares = object_share(indices[None, None], coverage)
+    return {name: shares[f"{name}_on_object"] for name in ("kept", "all", "oracle")}
+
+
+def mixture_group(mixtures: Sequence[Mixtures], own: Choice, pixels: Sequence[np.ndarray | None]) -> Group:
+    """Show the weights of the tokens that are shown, a column for each."""
+    num_patches, num_kept = own.score.shape[1], own.indices.shape[1]
+    shown = [part.shown for part, image in zip(mixtures, pixels, strict=True) if image is not None]
+    scale = Scale(WEIGHT_MAP, 0.0, max(LEAST_PEAK, float(torch.stack(shown).max())), "weight, 1 = an even mixture")
+    columns = []
+    for i in range(len(mixtures[0].tokens)):
+        cells, written = [], []
+        for part, indices in zip(mixtures, own.indices, strict=True):
+            token = part.tokens[i]
+            cells.append(on_patches(part.shown[i], indices, num_patches))
+            written.append(f"token {token} draws\non {effective_patches(part.weights[token]):.1f} of {num_kept}")
+        columns.append(Column(cells=cells, notes=written, scale=scale))
+    return Group("aggregated tokens: weights of the kept patches", columns)
+
+
+def read_mixtures(selection: Selection, tokens: Sequence[int] | None) -> list[Mixtures]:
     """Take the first image's part of a selection, by modality.
 
     Raises:
-        UserError: there is no selection, or no such token.
+        UserError: there is no such token.
     """
-    if selection is None:
-        raise UserError(
-            "The model keeps all patches: without SDTPS (MODEL.USE_SDTPS is False) there is no selection to show. "
-            "The other pictures do not need it."
-        )
-    parts = []
-    for m, (score, indices) in enumerate(zip(selection.score, selection.indices, strict=True)):
+    mixtures = []
+    for m, indices in enumerate(selection.indices):
         weights = torch.empty(0, indices.shape[1]) if selection.weights is None else selection.weights[m][0].cpu()
-        parts.append(Part(score[0].cpu(), indices[0].cpu(), weights, choose_tokens(weights, tokens)))
-    return parts
+        mixtures.append(Mixtures(weights, choose_tokens(weights, tokens)))
+    return mixtures
 
 
 def choose_tokens(weights: Tensor, wanted: Sequence[int] | None) -> list[int]:

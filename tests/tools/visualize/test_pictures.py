@@ -19,10 +19,20 @@ from tools.visualize.curves import gather, short_names
 from tools.visualize.failures import explain, pick
 from tools.visualize.ranking import Match, Ranking, mistaken_for
 from tools.visualize.ranks import spread_queries
+from tools.visualize.scores import Choice
 from tools.visualize.sheet import dim_dropped, kept_patches, to_pixels
 from tools.visualize.style import new_figure
 from tools.visualize.subject import find_samples, spread
-from tools.visualize.tokens import Part, choose_tokens, effective_patches, notes, on_patches, read_parts
+from tools.visualize.tokens import (
+    Mixtures,
+    choose_tokens,
+    effective_patches,
+    mixture_group,
+    notes,
+    object_column,
+    on_patches,
+    read_mixtures,
+)
 from tools.visualize.tsne import embed, principal_components
 from utils.errors import UserError
 
@@ -35,7 +45,7 @@ def test_kept_patches_keep_their_pixels_and_the_others_fade():
     shown = dim_dropped(image, kept, (3, 2))  # cells of 2 x 2 pixels
     assert (shown[:2, :2] == 55).all() and (shown[4:, 2:] == 55).all()
     assert (shown == 55).all(axis=2).sum() == 8
-    assert (shown[:2, 2:] == 211).all(), "255 - 0.22 (255 - 55)"
+    assert (shown[:2, 2:] == [165, 173, 188]).all(), "0.78 (196, 206, 226) + 0.22 x 55"
 
 
 def test_a_grid_that_does_not_divide_the_image_still_covers_it():
@@ -59,20 +69,33 @@ def test_weights_go_to_their_patches():
 
 
 def test_notes_say_how_many_are_kept_and_where():
-    part = Part(torch.zeros(4), torch.tensor([0, 2]), torch.tensor([[1.0, 0.0], [0.5, 0.5]]), [1, 0])
-    tokens = ["token 1 draws\non 2.0 of 2", "token 0 draws\non 1.0 of 2"]
-    assert notes(part, None) == ["2 of 4", *tokens]
-    assert notes(part, torch.tensor([[1.0, 0.0, 0.5, 0.1]])) == [
-        "2 of 4; 75 % on the\nobject (of all: 40 %)", *tokens,
-    ]  # fmt: skip
+    own = Choice("sdtps", torch.zeros(1, 4), torch.tensor([[0, 2]]))
+    other = Choice("centre", torch.zeros(1, 4), torch.tensor([[2, 3]]))
+    assert notes(own, own, None) == ["2 of 4"] and notes(other, own, None) == ["50 % in common"]
+    coverage = torch.tensor([[1.0, 0.0, 0.5, 0.1]])
+    assert notes(own, own, coverage) == ["2 of 4\n75 % on the object"]
+    assert notes(other, own, coverage) == ["30 % on the object\n50 % in common"]
+    column = object_column(coverage, other)
+    assert set(column.notes) == {"all patches: 40 %\nbest 2: 75 %"}
+    np.testing.assert_array_equal(column.cells, coverage.expand(3, -1))
+
+
+def test_the_tokens_that_are_shown_are_multiples_of_an_even_mixture():
+    weights = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
+    own, image = Choice("sdtps", torch.zeros(1, 4), torch.tensor([[3, 1]])), np.zeros((4, 4, 3), np.uint8)
+    first, second = mixture_group([Mixtures(weights, [1, 0])], own, [image]).columns
+    assert first.notes == ["token 1 draws\non 2.0 of 2"] and second.notes == ["token 0 draws\non 1.0 of 2"]
+    np.testing.assert_array_equal(first.cells, [[np.nan, 1, np.nan, 1]])
+    np.testing.assert_array_equal(second.cells, [[np.nan, 0, np.nan, 2]])
+    assert first.scale is second.scale and first.scale.high == 2
 
 
 def test_kept_patches_that_are_not_aggregated_have_no_tokens():
     selection = Selection(indices=(torch.tensor([[0, 2]]),), score=(torch.zeros(1, 4),), weights=None, parts={})
-    (part,) = read_parts(selection, None)
-    assert part.tokens == [] and notes(part, None) == ["2 of 4"]
+    (mixtures,) = read_mixtures(selection, None)
+    assert mixtures.tokens == []
     with pytest.raises(UserError, match="does not aggregate"):
-        read_parts(selection, (0,))
+        read_mixtures(selection, (0,))
 
 
 # --------------------------------------------------------------------------------------------------------- ranking
@@ -243,7 +266,10 @@ def test_extras_that_are_missing_are_named(monkeypatch):
 # ---------------------------------------------------------------------------------------------------------- curves
 def test_numbers_of_the_records_are_sorted_into_panels():
     records = [
-        {"epoch": 0, "eval": {"ori": {"mAP": 3.0, "R1": 1.0, "R5": 2.0}}, "selection": {"kept_on_object": 20.0}},
+        {
+            "epoch": 0, "eval": {"ori": {"mAP": 3.0, "R1": 1.0, "R5": 2.0}},
+            "selection": {"kept_on_object": 20.0, "relative_on_object": -0.1},
+        },
         {
             "epoch": 1, "losses": {"total": 5.0, "id/ori": 4.0, "triplet/ori": float("nan")}, "lr": {"rest": 0.1},
             "sdtps": {"common": 40.0, "score_entropy": 0.9}, "samples_per_s": 9.0,
@@ -256,6 +282,7 @@ def test_numbers_of_the_records_are_sorted_into_panels():
         "Rank-1 (%)": {"ori": [(0, 1.0)]},
         "learning rate": {"rest": [(1, 0.1)]},
         "selection (%)": {"kept on object": [(0, 20.0)]},
+        "selection: relative on object": {"": [(0, -0.1)]},
         "sdtps: common": {"": [(1, 40.0)]},
         "sdtps: score entropy": {"": [(1, 0.9)]},
     }

@@ -62,6 +62,17 @@ def test_tokens(trained):
     assert len(draw("tokens", trained)) == 2 + 3, "by default of three images"
 
 
+def test_tokens_beside_what_other_scores_keep(trained):
+    alone = draw("tokens", trained, "--images", "0")["tokens_0_000500_cam1_0_00.png"]
+    beside = draw("tokens", trained, "--images", "0", "--compare", "centre, attention,centre")
+    wide = beside["tokens_0_000500_cam1_0_00.png"]
+    height, width = alone.shape[:2]
+    assert wide.shape[1] - width == pytest.approx(50 * 2 * (2 * 1.1 + 0.12), abs=2), "two groups of two columns"
+    assert wide.shape[0] == height and wide[:, width:].std() > 20
+    with pytest.raises(UserError, match="--compare has 'aligned', but the checkpoint holds no weights for it"):
+        draw("tokens", trained, "--compare", "centre,aligned")
+
+
 def test_ranks(trained):
     pictures = draw("ranks", trained, "--queries", "0,5", "--dpi", 100)
     assert list(pictures) == ["ranks_0_000500_cam1_0_00.png", "ranks_5_000501_cam1_0_02.png"]
@@ -102,6 +113,8 @@ def test_all_writes_a_page_that_needs_nothing_else(trained, tmp_path):
     pictures = draw(
         "all",
         trained,
+        "--compare",
+        "opencode",
         "--ids",
         3,
         "--method",
@@ -182,7 +195,7 @@ def test_a_subject_is_what_the_evaluator_scores(trained):
     batch = subject.evaluator.loader.dataset.__getitems__([0, 1])
     images = subject.evaluator.transform(batch.images, batch.present)
     with torch.inference_mode():
-        globals_ = subject.model.eval().encode(images, batch.camera)[:, :, 0]
+        globals_ = subject.model.eval().encode(images, batch.camera).tokens[:, :, 0]
     single, _ = modality_globals(subject, np.array([0, 1]))
     torch.testing.assert_close(single, torch.nn.functional.normalize(globals_, dim=-1), rtol=1e-4, atol=1e-5)
 
