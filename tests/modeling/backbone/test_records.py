@@ -204,10 +204,17 @@ def test_without_a_class_token_patches_can_be_merged(monkeypatch):
     torch.testing.assert_close(found, keys[0].mean(dim=1).unflatten(0, (2, 3)), rtol=1e-4, atol=1e-5)
 
 
-def test_a_backbone_that_cannot_show_it_is_refused():
-    with pytest.raises(UserError, match=r"MODEL\.SDTPS_SCORE is 'attention'.*has no class token"):
-        make("attention", backbone="vit_base_patch16_siglip_224", size=(64, 32))
-    with pytest.raises(UserError, match=r"MODEL\.SDTPS_AGGREGATION is 'merge'.*do not show it"):
-        make("sdtps", "MODEL.SDTPS_AGGREGATION", "merge", backbone="eva02_tiny_patch14_224", size=(56, 28))
-    with pytest.raises(UserError, match=r"MODEL\.SDTPS_SCORE is 'rollout'.*do not show it"):
-        make("rollout", backbone="eva02_tiny_patch14_224", size=(56, 28))
+@pytest.mark.parametrize(
+    ("score", "opts", "backbone", "size", "message"),
+    [
+        ("attention", [], "vit_base_patch16_siglip_224", SIZE, r"SDTPS_SCORE is 'attention'.*has no class token"),
+        ("rollout", [], "eva02_tiny_patch14_224", (56, 28), r"SDTPS_SCORE is 'rollout'.*do not show it"),
+        (
+            *("sdtps", ["MODEL.SDTPS_AGGREGATION", "merge"], "eva02_tiny_patch14_224", (56, 28)),
+            r"SDTPS_AGGREGATION is 'merge'.*do not show it",
+        ),
+    ],
+)
+def test_a_backbone_that_cannot_show_it_is_refused_at_build(score, opts, backbone, size, message):
+    with torch.device("meta"), pytest.raises(UserError, match=message):
+        make(score, *opts, backbone=backbone, size=size)

@@ -5,7 +5,7 @@ import torch
 
 from configs import get_cfg
 from modeling import build_model
-from modeling.selection import AGGREGATIONS, SCORES
+from modeling.selection import AGGREGATIONS, SCORES, TokenInfo
 
 TINY = ["MODEL.TRANSFORMER_TYPE", "ViT-Test", "INPUT.SIZE_TRAIN", [64, 64], "INPUT.SIZE_TEST", [64, 64]]  # 16 patches
 
@@ -14,6 +14,10 @@ def make(score, aggregation, *opts):
     torch.manual_seed(0)
     base = [*TINY, "MODEL.USE_SDTPS", True, "MODEL.SDTPS_SCORE", score, "MODEL.SDTPS_AGGREGATION", aggregation]
     return build_model(get_cfg(None, [*base, *opts]), num_classes=4, num_cameras=2)
+
+
+COUNTS = {"learned": 3, "none": 8, "mean": 1, "merge": 3}
+"""How many tokens 8 kept patches of 16 become: floor(0.4 x 0.5 x 16) is 3."""
 
 
 def batch(model, size=4):
@@ -27,8 +31,11 @@ def batch(model, size=4):
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 @pytest.mark.parametrize("score", SCORES)
 def test_a_pair_trains(score, aggregation, block):
-    model = make(score, aggregation, "MODEL.SDTPS_BLOCK", block).train()
+    model, shapes = make(score, aggregation, "MODEL.SDTPS_BLOCK", block).train(), []
+    (selection,) = model.selections
+    selection.register_forward_hook(lambda _module, _inputs, output: shapes.append(output[0].shape))
     output = model(*batch(model))
+    assert shapes == [(4, 3, COUNTS[aggregation] + 1, 32)] and selection.num_outputs == COUNTS[aggregation] + 1
     torch.stack([logits.square().mean() for logits in output.logits.values()]).sum().backward()
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     assert all(gradient.isfinite().all() for gradient in gradients) and output.embedding.isfinite().all()
@@ -36,19 +43,27 @@ def test_a_pair_trains(score, aggregation, block):
     assert output.selection.score[0].shape == (4, 16) and output.selection.score[0].dtype == torch.float32
 
 
-@pytest.mark.parametrize("aggregation", ["none", "merge"])
+@pytest.mark.parametrize("block", [0, 1])
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
 @pytest.mark.parametrize("score", SCORES)
-def test_an_image_gives_the_same_in_every_batch(score, aggregation):
-    model = make(score, aggregation, "MODEL.SDTPS_BLOCK", 1).eval()
-    images, camera, _, info = batch(model, 7)
+def test_an_image_gives_the_same_in_every_batch(score, aggregation, block):
+    """Also where it lacks modalities, which take no part."""
+    model = make(score, aggregation, "MODEL.SDTPS_BLOCK", block, "MODEL.MISSING", "drop").eval()
+    images, camera, _, info = batch(model, 3)
+    present = torch.tensor([[True, True, True], [True, False, True], [False, False, True]])
+    images *= present[:, :, None, None, None]
     with torch.inference_mode():
-        whole = model(images, camera, None, info)
-        for i in range(7):
-            coverage = None if info.coverage is None else info.coverage[i : i + 1]
-            part = type(info)(index=info.index[i : i + 1], coverage=coverage)
-            alone = model(images[i : i + 1], camera[i : i + 1], None, part)
-            assert all(map(torch.equal, alone.selection.indices, [one[i : i + 1] for one in whole.selection.indices]))
-            torch.testing.assert_close(alone.descriptors["all"][0], whole.descriptors["all"][i], rtol=1e-4, atol=1e-5)
+        whole = model(images, camera, present, info)
+        for part in (slice(0, 2), slice(2, 3)):
+            coverage = None if info.coverage is None else info.coverage[part]
+            alone = model(
+                images[part], camera[part], present[part], TokenInfo(index=info.index[part], coverage=coverage)
+            )
+            for m in range(3):
+                rows = present[part, m]
+                assert torch.equal(alone.selection.indices[m][rows], whole.selection.indices[m][part][rows])
+            for name, descriptor in whole.descriptors.items():
+                torch.testing.assert_close(alone.descriptors[name], descriptor[part], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("score", SCORES)

@@ -80,3 +80,20 @@ def test_these_work_at_later_stages(score, record):
 @pytest.mark.parametrize("score", [RolloutScore, EditorScore])
 def test_products_over_blocks_need_the_patches_of_the_image(score):
     assert "grid" in score.needs
+
+
+def test_editors_votes_of_any_image_counted_one_by_one():
+    """Two heads in three modalities, of which one or two are absent, vote for three of seven patches."""
+    rows = torch.rand(2, 3, 2, 7, generator=torch.Generator().manual_seed(0))
+    present = torch.tensor([[True, False, True], [False, True, False]])
+    score = EditorScore(num_patches=7, sparse_ratio=0.4)
+    value = score(torch.zeros(2, 3, 8, 4), present, TokenInfo(recorded={"head_rollout": rows})).value
+    for b in range(2):
+        heads = [rows[b, m, h].tolist() for m in range(3) if present[b, m] for h in range(2)]
+        for n in range(7):
+            votes = sum(sum(other > head[n] for other in head) < 3 for head in heads)
+            share = sum(head[n] / sum(head) for head in heads) / 6
+            assert value[b, 0, n].item() == pytest.approx(votes + share, abs=1e-5)
+    union = {n for n in range(7) if value[0, 0, n] >= 1}
+    best = value[0, 0].argsort(descending=True)[:3].tolist()
+    assert {*best} <= union, "what is kept has a vote, as in EDITOR's union"

@@ -58,6 +58,8 @@ def test_fixed_places_are_drawn_once_and_saved():
     value = one(torch.zeros(4, 3, 9, 2)).value
     assert value.shape == (4, 3, 8) and torch.equal(value, value[:1, :1].expand_as(value))
     assert not torch.equal(one.value, other.value)
+    torch.manual_seed(1)
+    assert torch.equal(FixedScore(num_patches=8).value, one.value), "the seed decides"
     other.load_state_dict(one.state_dict())
     assert torch.equal(one.value, other.value)
     assert torch.equal(one.train()(torch.zeros(4, 3, 9, 2)).value, value), "training keeps the same places"

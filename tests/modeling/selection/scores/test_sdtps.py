@@ -4,13 +4,13 @@ import math
 
 import torch
 
-from modeling.selection.scores.sdtps import SDTPSScore, cosine_scores
+from modeling.selection.scores.sdtps import OpenCodeScore, SDTPSScore, cosine_scores
 from tests.helpers.selection import make_sdtps
 
 
-def make_score(embed_dim, **options):
+def make_score(embed_dim, kind=SDTPSScore, **options):
     defaults = {"beta": 0.25, "use_predictor": True, "detach_attention": True}
-    return SDTPSScore(embed_dim=embed_dim, **{**defaults, **options})
+    return kind(embed_dim=embed_dim, **{**defaults, **options})
 
 
 def test_score_by_hand():
@@ -37,8 +37,9 @@ def test_score_by_hand():
         torch.testing.assert_close(score(tokens).parts["predicted"][0, m], s_p)
         torch.testing.assert_close(score(tokens).parts["attention"][0, m], attention)
 
-    open_code = make_score(2, use_predictor=False)
-    torch.testing.assert_close(open_code(tokens).value[0], (east + north + north_east).expand(3, 3))
+    for open_code in (make_score(2, use_predictor=False), make_score(2, kind=OpenCodeScore, beta=0.4)):
+        torch.testing.assert_close(open_code(tokens).value[0], (east + north + north_east).expand(3, 3))
+        assert not [*open_code.parameters()], "the public code has no predictor, whatever the keys of it say"
 
 
 def test_zeros_and_constant_rows_score_zero():

@@ -1,5 +1,8 @@
 """Signal's votes equal a case worked by hand."""
 
+import math
+
+import pytest
 import torch
 
 from modeling.selection.scores.signal import SignalScore
@@ -26,3 +29,27 @@ def test_equal_counts_go_by_the_mean_share():
     value = count_votes(rankings, 1)
     torch.testing.assert_close(value, torch.tensor([1 + (0.5 + 0.1) / 2, (0.3 + 0.2) / 2, 1 + (0.2 + 0.7) / 2]))
     assert value.argsort(descending=True).tolist() == [2, 0, 1]
+
+
+def test_votes_of_any_image_counted_one_by_one():
+    """Three modalities with different patches, in float64, and the second image lacks NI."""
+    torch.manual_seed(0)
+    tokens, kept = torch.randn(2, 3, 8, 6, dtype=torch.float64), 3
+    present = torch.tensor([[True, True, True], [True, False, True]])
+    score = SignalScore(num_patches=7, sparse_ratio=0.4)(tokens.float(), present).value
+    for b in range(2):
+        for m in range(3):
+            votes, shares = [0] * 7, [0.0] * 7
+            for voter in (g for g in range(3) if present[b, g]):
+                products = [float(tokens[b, voter, 0] @ tokens[b, m, 1 + n]) / math.sqrt(6) for n in range(7)]
+                total = sum(map(math.exp, products))
+                for n in range(7):
+                    votes[n] += sum(other > products[n] for other in products) < kept
+                    shares[n] += math.exp(products[n]) / total / 3
+            wanted = [float(vote) + share for vote, share in zip(votes, shares, strict=True)]
+            assert score[b, m].tolist() == pytest.approx(wanted, abs=1e-5)
+
+
+def test_the_ballots_pass_on_no_gradient():
+    tokens = torch.randn(1, 3, 8, 6, requires_grad=True)
+    assert not SignalScore(num_patches=7, sparse_ratio=0.4)(tokens).value.requires_grad
