@@ -86,6 +86,8 @@ SAMPLED = [*GUMBEL_ON, "MODEL.SDTPS_GUMBEL_SAMPLE", True]
 SAMPLED_WITHOUT_GRADIENT = [*SAMPLED, "MODEL.SDTPS_USE_PREDICTOR", False]
 CENTRE = [*SDTPS_ON, "MODEL.SDTPS_SCORE", "centre"]
 KEPT = [*SDTPS_ON, "MODEL.SDTPS_AGGREGATION", "none"]
+ALL_KEPT = [*SDTPS_ON, "MODEL.SDTPS_SPARSE_RATIO", 1]
+GATED = ["MODEL.SDTPS_GATE", True]
 ATTACHED = [*SDTPS_ON, "MODEL.SDTPS_DETACH_ATTENTION", False]
 FROZEN = ["MODEL.FROZEN", True]
 
@@ -131,11 +133,26 @@ FROZEN = ["MODEL.FROZEN", True]
         ([*CENTRE, "MODEL.SDTPS_SPARSE_RATIO", 1], "SDTPS_SCORE is 'centre'.*every patch is kept"),
         (["MODEL.SDTPS_SCORE", "centre"], "USE_SDTPS is False"),
         ([*KEPT, "MODEL.SDTPS_AGGR_RATIO", 0.5], r"AGGR_RATIO is 0\.5.*SDTPS_AGGREGATION is not 'learned'"),
+        (
+            [*SDTPS_ON, "MODEL.SDTPS_AGGREGATION", "mean", "MODEL.SDTPS_AGGR_RATIO", 0.5],
+            r"AGGR_RATIO is 0\.5.*SDTPS_AGGREGATION is not 'learned' or 'merge'",
+        ),
         ([*KEPT, *GUMBEL_ON], r"SDTPS_USE_GUMBEL is True.*reaches no parameter"),
         ([*KEPT, *SAMPLED, "MODEL.SDTPS_GUMBEL_TAU", 2], "SDTPS_AGGREGATION is not 'learned'"),
         ([*KEPT, *SAMPLED, "MODEL.SDTPS_MASK_AGGREGATION", False], "SDTPS_AGGREGATION is not 'learned'"),
         ([*SDTPS_ON, "MODEL.SDTPS_SCORE", "best"], "Allowed: 'sdtps', 'opencode', 'aligned'"),
         ([*SDTPS_ON, "MODEL.SDTPS_BLOCK", []], r"SDTPS_BLOCK is \[\]"),
+        ([*ALL_KEPT, "MODEL.SDTPS_EXTRA_TOKEN", False], "EXTRA_TOKEN is False.*every patch is kept"),
+        ([*ALL_KEPT, "MODEL.SDTPS_ANNEAL_EPOCHS", 5], "ANNEAL_EPOCHS is 5.*every patch is kept"),
+        ([*ALL_KEPT, "MODEL.SDTPS_GATE", True], "GATE is True.*every patch is kept"),
+        (
+            [*SDTPS_ON, "MODEL.SDTPS_ANNEAL_EPOCHS", 20, "SOLVER.MAX_EPOCHS", 20],
+            "ANNEAL_EPOCHS is 20 of SOLVER.MAX_EPOCHS 20.*lower SDTPS_ANNEAL_EPOCHS",
+        ),
+        ([*CENTRE, *GATED], "GATE is True.*SDTPS_SCORE is not 'sdtps' or 'opencode' or 'aligned'"),
+        ([*SDTPS_ON, *GATED, "MODEL.SDTPS_LOSS_WEIGHT", 0], "GATE is True.*no gradient of the score"),
+        ([*SDTPS_ON, *GATED, "MODEL.SDTPS_SCORE", "opencode"], "GATE is True.*no gradient of the score"),
+        ([*GUMBEL_ON, *GATED], "GATE is True.*Gumbel decision as their mask"),
         (["MODEL.ATM", True], "MODEL.HDM is False"),
         (["DATASETS.NAMES", "Market1501"], "'Market1501'.*'RGBNT201'.*'manifest'.*'synthetic'"),
         (
@@ -176,6 +193,19 @@ def test_bad_input_is_refused_with_key_value_and_remedy(opts, message):
         SAMPLED_WITHOUT_GRADIENT,
         [*CENTRE, *SAMPLED],
         [*KEPT, *SAMPLED],
+        [*KEPT, *SAMPLED, *GATED],
+        [*SDTPS_ON, "MODEL.SDTPS_SCORE", "aligned", *GATED],
+        [*SDTPS_ON, "MODEL.SDTPS_SCORE", "aligned", "MODEL.SDTPS_USE_GUMBEL", True],
+        [*SDTPS_ON, "MODEL.SDTPS_AGGREGATION", "merge", "MODEL.SDTPS_AGGR_RATIO", 0.5],
+        [
+            *SDTPS_ON,
+            "MODEL.SDTPS_BLOCK",
+            [1, 2],
+            "MODEL.SDTPS_SPARSE_RATIO",
+            [1, 0.5],
+            "MODEL.SDTPS_EXTRA_TOKEN",
+            False,
+        ],
         ["MODEL.GLOBAL_LOCAL", True, "SOLVER.BIAS_LR_FACTOR", 1],
         ["INPUT.PROB", 0.5, "INPUT.PADDING", 0, "INPUT.RE_PROB", 0, "INPUT.SYNC_AUG", False],
     ],

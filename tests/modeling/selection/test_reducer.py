@@ -6,11 +6,13 @@ import torch
 from configs import get_cfg
 from modeling import build_loss, build_model
 from modeling.complexity import count_complexity
+from modeling.selection import SCORES
 from tests.helpers.batches import labelled
 from utils.errors import UserError
 
 TINY = ["MODEL.TRANSFORMER_TYPE", "ViT-Test", "INPUT.SIZE_TRAIN", [64, 32], "INPUT.SIZE_TEST", [64, 32]]  # 8 patches
 SDTPS_ON = ["MODEL.USE_SDTPS", True, "MODEL.SDTPS_AGGR_RATIO", 0.75]
+TWO_STAGES = ["MODEL.TRANSFORMER_TYPE", "ViT-Micro-8", "MODEL.SDTPS_BLOCK", [1, 2]]
 MICRO = ["MODEL.TRANSFORMER_TYPE", "ViT-Micro-8", "INPUT.SIZE_TRAIN", [128, 64], "INPUT.SIZE_TEST", [128, 64]]
 
 
@@ -106,6 +108,11 @@ def test_it_makes_the_model_cheaper():
         (["MODEL.SDTPS_BLOCK", 2], r"SDTPS_BLOCK is 2, but ViT-Test has 2 blocks\. Allowed: 1 to 1"),
         (["MODEL.SDTPS_BLOCK", [2, 1]], "ascending list"),
         (["MODEL.SDTPS_BLOCK", [0, 1]], "ascending list"),
+        *(
+            ([*TWO_STAGES, "MODEL.SDTPS_SCORE", score], f"SDTPS_SCORE is '{score}'.*only the first stage sees patches")
+            for score, part in SCORES.items()
+            if "grid" in part.needs
+        ),
         (["MODEL.SDTPS_BLOCK", []], "or a list with one for each stage"),
         (["MODEL.SDTPS_SPARSE_RATIO", [0.5, 0.5]], "one for each stage"),
         (["MODEL.SDTPS_BLOCK", 1, "MODEL.SDTPS_SPARSE_RATIO", [1.5]], r"Allowed: \(0, 1\]"),
@@ -114,6 +121,13 @@ def test_it_makes_the_model_cheaper():
 def test_bad_stages_are_refused(opts, message):
     with pytest.raises(UserError, match=message):
         make(*opts)
+
+
+@pytest.mark.parametrize("score", [name for name, part in SCORES.items() if "grid" not in part.needs])
+def test_a_score_that_needs_no_places_selects_twice(score):
+    model = make(*TWO_STAGES, "MODEL.SDTPS_AGGREGATION", "merge", *(["MODEL.SDTPS_SCORE", score] * (score != "sdtps")))
+    output = model(*batch())
+    assert output.embedding.isfinite().all() and output.selection.indices[0].shape == (3, 16)
 
 
 def test_a_rotating_backbone_is_refused():
