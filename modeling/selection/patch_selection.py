@@ -149,8 +149,8 @@ def _describe_kept(info: TokenInfo, m: int, sparse: SparseTokens) -> KeptInfo:
 def _sizes(info: TokenInfo, m: int, sparse: SparseTokens, weights: Tensor) -> Tensor:
     """Count how many patches of the image each token of modality `m` stands for: (B, T+1), the extra one last."""
     before = _sizes_before(info, m, sparse)
-    members = (weights > 0).float()  # (B, T, S)
-    sizes = (members @ before.gather(1, sparse.indices).unsqueeze(-1)).squeeze(-1)
+    # A sum and no product of matrices, which autocast would round: the sizes stay whole numbers.
+    sizes = ((weights > 0) * before.gather(1, sparse.indices).unsqueeze(1)).sum(dim=-1)  # (B, T)
     if sparse.extra is None:
         return sizes
     return torch.cat([sizes, (before.sum(dim=1) - sizes.sum(dim=1)).unsqueeze(1)], dim=1)

@@ -9,6 +9,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from modeling.selection.types import SparseTokens
 
@@ -43,7 +44,8 @@ class TokenSparse(nn.Module):
         sparse_ratio: rho, the share of patches that are kept.
         extra_token: fold the dropped patches into one token; False forgets them.
         gate: give the score of the kept patches the gradient of their tokens (`straight_gate`).
-        anneal_epochs: epochs over which the share falls from 1 to rho in training; 0: it is rho from the start.
+        anneal_epochs: epochs over which the share falls from 1, less one patch, to rho in training; 0: it is rho from
+            the start.
         use_gumbel: give D this gradient in training.
         gumbel_tau: temperature of the softmax.
         gumbel_sample: in training with Gumbel, rank by score + g instead of the score, which samples without
@@ -75,12 +77,20 @@ class TokenSparse(nn.Module):
         """Set the share that is kept in the training epoch number `epoch`, counted from 0."""
         self._training_ratio = annealed_ratio(self.sparse_ratio, epoch, self.anneal_epochs)
 
+    def _count(self, num_patches: int) -> int:
+        final = num_kept(num_patches, self.sparse_ratio)
+        if not self.training or final == num_patches:
+            return final
+        # At least one patch is dropped, too, while the share falls: then the score has the same way to the loss in all
+        # steps, through the extra token, and without that DistributedDataParallel stops (`engine.parallel`).
+        return min(num_kept(num_patches, self._training_ratio), num_patches - 1)
+
     def forward(self, patches: Tensor, score: Tensor) -> SparseTokens:
         """Select among `patches` (B, N, C) by their `score` (B, N) float32."""
         noise = _gumbel_noise(score) if self.training and self.use_gumbel else None
         ranking = score if noise is None or not self.gumbel_sample else score + noise
 
-        S = num_kept(patches.shape[1], self._training_ratio if self.training else self.sparse_ratio)
+        S = self._count(patches.shape[1])
         # A stable sort, not topk: equal scores go by patch index, so that a run can be repeated.
         indices = ranking.detach().argsort(dim=1, descending=True, stable=True)[:, :S]  # (B, S)
         hard = torch.zeros_like(score).scatter(1, indices, 1.0)
@@ -105,8 +115,8 @@ def straight_gate(score: Tensor, indices: Tensor) -> Tensor:
     The gate is sigmoid(score - mean score), divided by its own value without gradient. What multiplies the kept patches
     by it leaves them as they are, and the loss raises the score of a patch that it wants more of.
     """
-    gate = (score - score.mean(dim=1, keepdim=True)).gather(1, indices).sigmoid()
-    return gate / gate.detach()
+    gate = F.logsigmoid(score - score.mean(dim=1, keepdim=True)).gather(1, indices)
+    return 1 + (gate - gate.detach())  # the same gradient as that of the quotient, which could be 0 / 0
 
 
 def _gumbel_noise(score: Tensor) -> Tensor:

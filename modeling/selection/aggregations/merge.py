@@ -19,8 +19,8 @@ class MergeAggregation(Aggregation):
 
     Bipartite soft matching (sec. 3): the tokens are split alternately in A and B, each of A is tied to the one of B
     with the most similar key by cosine, and the r closest ties are merged. A round merges half of the tokens at most,
-    and rounds follow until T tokens are left. The logarithm of the sizes joins the logits of all attention that
-    follows (`ViTBackbone.size_bias`), and the sizes weigh the mean of the branch 'sdtps'.
+    and rounds follow until T tokens are left. The logarithm of the sizes joins the logits of attention in the blocks
+    that follow (`ViTBackbone.size_bias`), and the sizes weigh the mean of the branch 'sdtps'.
     """
 
     tracks_sizes = True
@@ -33,10 +33,11 @@ class MergeAggregation(Aggregation):
         """Merge tokens (B, S, C) to (B, T, C), with weights (B, T, S) that are 0 for patches of other tokens."""
         # (B, T, S), 1 where a kept token belongs to the merged one. At first each is alone, in the order of the image,
         # so that neighbours are in different halves.
-        members = torch.eye(tokens.shape[1], device=tokens.device)[kept.places.argsort(dim=1)]
-        while members.shape[1] > self.num_tokens:
-            members = self._round(members, kept)
-        weights = _averaging(members, kept.sizes)
+        with torch.autocast(tokens.device.type, enabled=False):
+            members = torch.eye(tokens.shape[1], device=tokens.device)[kept.places.argsort(dim=1)]
+            while members.shape[1] > self.num_tokens:
+                members = self._round(members, kept)
+            weights = _averaging(members, kept.sizes)
         return weights.to(tokens.dtype) @ tokens, weights
 
     def _round(self, members: Tensor, kept: KeptInfo) -> Tensor:

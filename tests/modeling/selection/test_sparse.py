@@ -40,21 +40,48 @@ def test_with_every_patch_kept_there_is_no_extra_token():
 
 
 def test_without_the_extra_token_the_rest_is_forgotten():
-    patches, score = torch.randn(2, 10, 4), torch.rand(2, 10)
+    patches, score = torch.randn(2, 10, 4, requires_grad=True), torch.rand(2, 10)
     out = make_sparse(0.5, extra_token=False)(patches, score)
     assert out.extra is None
     torch.testing.assert_close(out.kept, make_sparse(0.5)(patches, score).kept)
+    out.kept.sum().backward()
+    assert torch.equal(patches.grad[..., 0], out.decision), "nothing comes from the others"
 
 
-@pytest.mark.parametrize(("epoch", "ratio"), [(0, 1.0), (2, 0.2 + 0.8 * 0.75), (3, 0.6), (6, 0.2), (100, 0.2)])
-def test_the_share_that_is_kept_falls_by_half_a_cosine(epoch, ratio):
+@pytest.mark.parametrize(
+    ("epoch", "ratio", "kept"), [(0, 1.0, 99), (2, 0.2 + 0.8 * 0.75, 80), (3, 0.6, 60), (6, 0.2, 20), (100, 0.2, 20)]
+)
+def test_the_share_that_is_kept_falls_by_half_a_cosine(epoch, ratio, kept):
     """After a third of the six epochs (1 + cos(pi / 3)) / 2 is 0.75, and after half of them 0.5."""
     assert annealed_ratio(0.2, epoch, 6) == pytest.approx(ratio)
     sparse = make_sparse(0.2, anneal_epochs=6)
     sparse.start_epoch(epoch)
     patches, score = torch.randn(1, 100, 2), torch.rand(1, 100)
-    assert sparse.train()(patches, score).kept.shape[1] == round(100 * ratio)
+    assert sparse.train()(patches, score).kept.shape[1] == kept
     assert sparse.eval()(patches, score).kept.shape[1] == 20, "the evaluation keeps the final share"
+
+
+def test_a_run_that_resumes_keeps_the_share_of_its_epoch():
+    patches, score = torch.randn(1, 100, 2), torch.rand(1, 100)
+    whole, resumed = make_sparse(0.2, anneal_epochs=6), make_sparse(0.2, anneal_epochs=6)
+    for epoch in range(5):
+        whole.start_epoch(epoch)
+    resumed.start_epoch(4)
+    assert torch.equal(whole(patches, score).indices, resumed(patches, score).indices)
+
+
+def test_while_the_share_falls_the_score_always_has_a_way_to_the_loss():
+    """DistributedDataParallel allows no parameter that gets its first gradient after the first step."""
+    for epoch in (0, 1, 6):
+        sparse = make_sparse(0.2, anneal_epochs=6)
+        sparse.start_epoch(epoch)
+        score = torch.rand(1, 8, requires_grad=True)
+        out = sparse(torch.randn(1, 8, 2), score)
+        out.extra.sum().backward()
+        assert out.extra.shape == (1, 1, 2) and score.grad is not None
+    kept_whole = make_sparse(0.95, anneal_epochs=6)  # ceil(0.95 x 8) is 8: it never drops any
+    kept_whole.start_epoch(0)
+    assert kept_whole(torch.randn(1, 8, 2), torch.rand(1, 8)).kept.shape[1] == 8
 
 
 def test_the_gate_changes_no_value_and_passes_on_the_gradient_of_its_logarithm():
@@ -67,3 +94,12 @@ def test_the_gate_changes_no_value_and_passes_on_the_gradient_of_its_logarithm()
     slope = [2.0 * (1 - 1 / (1 + math.exp(-3))), 3.0 * 0.5]
     mean = sum(slope) / 4
     torch.testing.assert_close(score.grad, torch.tensor([[slope[0] - mean, slope[1] - mean, -mean, -mean]]))
+
+
+def test_the_gate_is_one_however_far_a_score_lies_below_the_mean():
+    """sigmoid(-200) is 0 in float32, but the gradient of its logarithm is 1."""
+    score = torch.tensor([[-200.0, -200.0, -200.0, 600.0]], requires_grad=True)
+    kept = make_sparse(0.75, gate=True)(torch.ones(1, 4, 1), score).kept
+    assert torch.equal(kept, torch.ones(1, 3, 1))
+    kept.sum().backward()
+    torch.testing.assert_close(score.grad, torch.tensor([[0.5, 0.5, -0.5, -0.5]]))

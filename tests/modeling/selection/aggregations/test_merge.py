@@ -69,6 +69,32 @@ def test_sizes_account_for_every_patch(ratio):
     assert (without(torch.randn(2, 3, 17, 5), None, info)[1].sizes.sum(dim=-1) == 16 * ratio).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_changes_neither_what_is_merged_nor_the_sizes(dtype):
+    """600 patches of which most merge to one: bfloat16 has whole numbers to 256 only, and few digits for cosines."""
+    torch.manual_seed(0)
+    selection = make_selection(4, 600, score="sdtps", aggregation="merge", sparse_ratio=1.0, aggr_ratio=0.003)
+    tokens, info = torch.randn(1, 3, 601, 4), TokenInfo(recorded={"keys": torch.randn(1, 3, 600, 3)})
+    with torch.inference_mode():
+        plain = selection(tokens, None, info)[1]
+        with torch.autocast("cpu", dtype):
+            cast = selection(tokens, None, info)[1]
+    assert cast.sizes.dtype == torch.float32 and torch.equal(cast.sizes, plain.sizes)
+    assert all(torch.equal(a > 0, b > 0) for a, b in zip(cast.weights, plain.weights, strict=True))
+
+
+def test_merging_trains_under_autocast():
+    """The bias of attention must not come in a type that attention in float32 refuses."""
+    opts = ["MODEL.USE_SDTPS", True, "MODEL.SDTPS_AGGREGATION", "merge", "MODEL.SDTPS_BLOCK", 1]
+    opts += ["MODEL.SDTPS_SPARSE_RATIO", 1.0, "MODEL.TRANSFORMER_TYPE", "ViT-Test"]
+    size = ["INPUT.SIZE_TRAIN", [64, 64], "INPUT.SIZE_TEST", [64, 64]]
+    model = build_model(get_cfg(None, [*opts, *size]), num_classes=2, num_cameras=1).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(torch.randn(2, 3, 3, 64, 64), torch.zeros(2).long())
+    output.features["sdtps"].float().square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.backbone.parameters() if p.grad is not None)
+
+
 def test_a_merged_token_gets_the_attention_of_its_patches():
     """A block gives the class token the same with s equal patches as with one of size s and the log-size bias."""
     torch.manual_seed(0)
