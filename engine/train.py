@@ -139,16 +139,14 @@ class Trainer:
     def _train_epoch(self, stop: StopRequest) -> dict[str, Any]:
         """Run the rest of the epoch under way and return its record."""
         state, sampler = self.state, self.loader.batch_sampler
-        state.model.train()
-        state.model.start_epoch(state.epoch)
+        state.model.train().start_epoch(state.epoch)
         state.schedule.set_epoch(state.epoch)
         sampler.set_epoch(state.epoch, start_batch=state.step)
         num_steps, batch_size = sampler.batches.shape
         meter = LossMeter(state.epoch + 1, sums=state.loss_sums, step=state.step, device=self.device)
         first_step, start = state.step, time.perf_counter()
-        title = f"epoch {state.epoch + 1}/{self.options.max_epochs}"
-        progress = {"total": num_steps * batch_size, "initial": first_step * batch_size}
-        with progress_bar(**progress, desc=title, unit="samples") as bar:
+        progress = {"total": num_steps * batch_size, "initial": first_step * batch_size, "unit": "samples"}
+        with progress_bar(**progress, desc=f"epoch {state.epoch + 1}/{self.options.max_epochs}") as bar:
             for batch in self.loader:
                 meter.push(self.train_step(batch))
                 self._check_gradients()
@@ -183,8 +181,8 @@ class Trainer:
         with record_function("copy and augmentation"):
             batch = batch.to(self.device)
             present = self.augment.drop_modalities(batch.present, self.generator)
-            images, mask = self.augment.with_mask(batch.images, batch.mask, present, self.generator)
-            info = state.model.describe(batch.index, mask)
+            images, masks = self.augment.with_mask(batch.images, batch.mask, present, self.generator)
+            info = state.model.describe(batch.index, masks)
         with record_function("forward and losses"):
             with self.precision.autocast():
                 output = self.forward(images, batch.camera, present, info)

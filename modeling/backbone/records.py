@@ -67,8 +67,8 @@ class Record:
     """Takes what the last call returned and the number of prefix tokens P."""
     every_block: bool = False
     """Look at every block from the first on, not only at the last one before the selection."""
-    of_class_token: bool = True
-    """It shows what the class token attends to, which a backbone without one cannot tell."""
+    needs_class_token: bool = True
+    """It shows what the class token attends to."""
 
 
 def _attention(block: BlockView, _: Tensor | None) -> Tensor:
@@ -110,7 +110,7 @@ RECORDS: dict[str, Record] = {
     # al., CVPR 2024).
     "head_rollout": Record(_head_rollout, _class_row, every_block=True),
     # (B, N, d): the mean of the keys over the heads in the last block (ToMe, Bolya et al., ICLR 2023).
-    "keys": Record(_keys, lambda keys, num_prefix: keys[:, num_prefix:], of_class_token=False),
+    "keys": Record(_keys, lambda keys, num_prefix: keys[:, num_prefix:], needs_class_token=False),
 }
 
 

@@ -219,7 +219,7 @@ class ViTBackbone(nn.Module):
                 f"{reader} reads the attention within the blocks of the backbone, but those of {self.name} do not show "
                 "it. Take another one, or a timm VisionTransformer with plain blocks such as ViT-B-16."
             )
-        if not self.has_class_token and any(RECORDS[name].of_class_token for name in names):
+        if not self.has_class_token and any(RECORDS[name].needs_class_token for name in names):
             raise UserError(
                 f"{reader} reads what the class token attends to, but {self.name} has no class token. Take another "
                 "one, or a backbone with a class token such as ViT-B-16."

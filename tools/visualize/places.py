@@ -14,30 +14,29 @@ from torch import Tensor
 from data.masks import patch_coverage
 from data.sample import MODALITIES
 from engine.evaluate import object_share
-from tools.visualize.sheet import Sheet, cell_size, show_map
-from tools.visualize.style import FAINT, SCORE_MAP, WEIGHT_MAP, Picture, save
+from tools.visualize.scores import first_selection, own_name
+from tools.visualize.style import SCORE_MAP, WEIGHT_MAP, Picture, save
 from tools.visualize.subject import Subject
-from utils.errors import UserError
+from tools.visualize.table import Column, Group, Scale, Table
 
-CELL, GAP, NOTE, LEFT, TOP = 1.9, 0.12, 0.5, 0.5, 0.85  # inches; NOTE is the text under a cell
 CAPTION = (
-    "A row per modality. Mean score: that of a patch, averaged over the test set. Empty image: the score where only "
-    "the place of the patch is left. The object: where it is in the test set. Under a map is the share of the kept "
-    "area that would lie on the object if the map chose the patches of all images; a score that looks at the image has "
-    "to keep more."
+    "A row per modality. Mean: the score of a patch less the mean of its image, averaged over the test set. Empty "
+    "image: the score where only the place of the patch is left. On the object: where the object is in the test set. "
+    "Under a map is the share of the kept area that would lie on the object if the map chose the patches of all "
+    "images; a score that looks at the image has to keep more."
 )
 
 
 @dataclass(frozen=True)
 class Places:
-    """What is left of the scores of a split without the content of the images."""
+    """The scores of a split, and what is left of them without the content of the images."""
 
     score: Tensor
-    """(I, M, N), centred on the mean of each image and modality."""
+    """(I, M, N) less the mean over the patches."""
     indices: Tensor
     """(I, M, S)."""
     empty: Tensor
-    """(M, N)."""
+    """(M, N) less the mean over the patches."""
     present: Tensor
     """(I, M) bool."""
 
@@ -58,6 +57,11 @@ class Places:
         best = values.argsort(dim=-1, descending=True, stable=True)[:, : self.indices.shape[-1]]
         return best.expand_as(self.indices)
 
+    def kept_on_object(self, indices: Tensor, coverage: Tensor, m: int) -> float:
+        """Return the share of the area of patches (I, M, S) on the object in modality `m`, in percent."""
+        columns = slice(m, m + 1)
+        return object_share(indices[:, columns], coverage, self.present[:, columns])["kept_on_object"]
+
 
 @torch.inference_mode()
 def measure_places(subject: Subject) -> Places:
@@ -66,70 +70,67 @@ def measure_places(subject: Subject) -> Places:
     Raises:
         UserError: the model has no patch selection.
     """
-    if not subject.model.selections:
-        raise UserError(
-            "The model keeps all patches: without SDTPS (MODEL.USE_SDTPS is False) there is no score to show."
-        )
+    first_selection(subject)
     subject.model.eval()
-    selections, present = [], []
+    scores, indices, present = [], [], []
     for batch in subject.evaluator.loader:
         batch = batch.to(subject.evaluator.precision.device)
         images = subject.evaluator.transform(batch.images, batch.present)
-        selections.append(subject.run(images, batch).selection)
+        selection = subject.run(images, batch).selection
+        scores.append(_centred(selection.score))
+        indices.append(torch.stack(selection.indices, dim=1).cpu())
         present.append(batch.present.cpu())
     empty = subject.run(torch.zeros_like(images), batch).selection
-    score = torch.cat([_stack(selection.score) for selection in selections])
-    return Places(
-        score=score - score.mean(dim=-1, keepdim=True),
-        indices=torch.cat([_stack(selection.indices) for selection in selections]),
-        empty=_stack(empty.score)[0],
-        present=torch.cat(present),
-    )
+    return Places(torch.cat(scores), torch.cat(indices), _centred(empty.score)[0], torch.cat(present))
 
 
 def draw_places(subject: Subject, folder: Path, *, dpi: int) -> Picture:
-    """Draw the picture."""
-    places, grid, size_hw = measure_places(subject), subject.model.backbone.grid, subject.display_hw
+    """Draw the picture.
+
+    Raises:
+        UserError: the model has no patch selection.
+    """
+    places, grid = measure_places(subject), subject.model.backbone.grid
     coverage = patch_coverage(subject.split.samples, grid)
-    maps = {"mean": places.mean, "empty": places.empty - places.empty.mean(dim=-1, keepdim=True)}
+    maps = {"mean": places.mean, "empty image": places.empty}
     peak = max(float(values.abs().max()) for values in maps.values())
-    width, height = cell_size(size_hw, CELL)
-    x = [LEFT + column * (width + GAP) for column in range(len(maps) + (coverage is not None))]
-    bottom = TOP + len(MODALITIES) * (height + NOTE)
-    sheet = Sheet(max(x[-1] + width + 0.2, 5.2), bottom + 0.5)
-    sheet.title(LEFT, 0.12, "How much of the score is the place", _headline(places, coverage))
-    for left, head in zip(x, ("mean score", "empty image", "the object"), strict=False):
-        sheet.text(left, TOP - 0.07, head, va="baseline", fontweight="bold")
-    for m, name in enumerate(MODALITIES):
-        y = TOP + m * (height + NOTE)
-        sheet.row_label(LEFT, y + height / 2, name)
-        for left, values in zip(x, maps.values(), strict=False):
-            axes, options = sheet.axes(left, y, width, height), {"vmin": -peak, "vmax": peak}
-            drawn = show_map(axes, values[m].numpy(), grid, size_hw, SCORE_MAP, **options)
-            note = ""
-            if coverage is not None:
-                kept = object_share(places.chosen_by(values)[:, m : m + 1], coverage)["kept_on_object"]
-                note = f"would keep {kept:.0f} %\non the object"
-            sheet.text(left, y + height + 0.04, note, fontsize=6.5, color=FAINT)
-        if coverage is not None:
-            axes, where = sheet.axes(x[-1], y, width, height), coverage.mean(dim=0).numpy()
-            share = show_map(axes, where, grid, size_hw, WEIGHT_MAP, vmin=0, vmax=1)
-            kept = object_share(places.indices[:, m : m + 1], coverage)["kept_on_object"]
-            sheet.text(x[-1], y + height + 0.04, f"the model keeps\n{kept:.0f} % on it", fontsize=6.5, color=FAINT)
-    sheet.colour_bar(drawn, x[0], bottom + 0.02, width, "score less its mean")
+    scale = Scale(SCORE_MAP, -peak, peak, "score less its mean")
+    columns = [
+        Column(head=head, cells=list(values.numpy()), scale=scale, notes=_notes(places, values, coverage))
+        for head, values in maps.items()
+    ]
+    groups = [Group("score", columns)]
     if coverage is not None:
-        sheet.colour_bar(share, x[-1], bottom + 0.02, width, "share of images")
-    return Picture(save(sheet.figure, folder / "places.png", dpi=dpi), "Place and score", CAPTION)
+        kept = [places.kept_on_object(places.indices, coverage, m) for m in range(len(MODALITIES))]
+        where = Column(
+            cells=[coverage.mean(dim=0).numpy()] * len(MODALITIES),
+            scale=Scale(WEIGHT_MAP, 0.0, 1.0, "share of the patch"),
+            notes=[f"the model keeps\n{share:.0f} % on it" for share in kept],
+        )
+        groups.append(Group("on the object", [where]))
+    explained = ", ".join(f"{100 * share:.0f}" for share in places.explained)
+    table = Table(
+        title=f"How much of the score is the place: {own_name(first_selection(subject))}",
+        subtitle=f"The mean at each place explains {explained} % of the variance of the score.",
+        rows=[(name, bool(places.present[:, m].any())) for m, name in enumerate(MODALITIES)],
+        grid=grid,
+        size_hw=subject.display_hw,
+        mask=None,
+    )
+    path = save(table.draw(groups).figure, folder / "places.png", dpi=dpi)
+    return Picture(path, "Place and score", CAPTION)
 
 
-def _headline(places: Places, coverage: Tensor | None) -> str:
-    text = f"place explains {', '.join(f'{100 * share:.0f}' for share in places.explained)} % of the score's variance"
+def _notes(places: Places, values: Tensor, coverage: Tensor | None) -> list[str]:
+    """Say for each modality how much of what a map (M, N) would keep lies on the object."""
     if coverage is None:
-        return text
-    shares = object_share(places.indices, coverage)
-    kept, all_ = shares["kept_on_object"], shares["all_on_object"]
-    return f"{text}\non the object: {kept:.0f} % of what is kept, {all_:.0f} % of all"
+        return []
+    chosen = places.chosen_by(values)
+    shares = [places.kept_on_object(chosen, coverage, m) for m in range(len(MODALITIES))]
+    return [f"would keep {share:.0f} %\non the object" for share in shares]
 
 
-def _stack(values: tuple[Tensor, ...]) -> Tensor:
-    return torch.stack([value.cpu() for value in values], dim=1)
+def _centred(score: tuple[Tensor, ...]) -> Tensor:
+    """Stack M x (B, N) and take the mean over the patches away: (B, M, N), on the CPU."""
+    stacked = torch.stack(score, dim=1).cpu()
+    return stacked - stacked.mean(dim=-1, keepdim=True)

@@ -3,14 +3,10 @@
 import pytest
 import torch
 
-from configs import get_cfg
-from data.build import build_data
-from engine.build import build_evaluator
 from engine.evaluate import object_share
-from modeling import build_model
 from modeling.selection import SCORES
+from tests.helpers.subjects import make_subject
 from tools.visualize.scores import Choice, choose, own_name
-from tools.visualize.subject import Subject
 from utils.errors import UserError
 
 WITHOUT_WEIGHTS = ["opencode", "attention", "rollout", "ats", "editor", "signal", "random", "centre"]
@@ -18,18 +14,6 @@ SYNTHETIC = [
     "DATASETS.NAMES", "synthetic", "SYNTHETIC.TRAIN_IDS", 4, "SYNTHETIC.TEST_IDS", 2, "SYNTHETIC.TRAIN_IMAGES", 16,
     "SYNTHETIC.TEST_IMAGES", 8, "SYNTHETIC.SIZE", [64, 32],
 ]  # fmt: skip
-
-
-def make_subject(config, *opts, weights=None):
-    """A random model, with the `weights` that fit it, and the test set."""
-    cfg = get_cfg(config, opts)
-    data = build_data(cfg)
-    torch.manual_seed(0)
-    model = build_model(cfg, num_classes=len(data.train_pids), num_cameras=data.num_cameras)
-    if weights is not None:
-        model.load_state_dict(weights, strict=False)
-    evaluator = build_evaluator(cfg, data.test, model, torch.device("cpu"))
-    return Subject(model, evaluator, tuple(cfg.INPUT.SIZE_TRAIN), {})
 
 
 PLACES = {

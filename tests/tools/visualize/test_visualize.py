@@ -127,7 +127,7 @@ def test_all_writes_a_page_that_needs_nothing_else(trained, tmp_path):
         tmp_path / "out" / "pictures",
     )
     kinds = {re.match("[a-z]+", name)[0] for name in pictures}
-    assert kinds >= {"tokens", "ranks", "tsne", "attention", "curves"}
+    assert kinds >= {"tokens", "ranks", "tsne", "attention", "places", "curves"}
     page = (tmp_path / "out" / "pictures" / "index.html").read_text()
     sources = re.findall(r'src="([^"]*)"', page)
     assert len(sources) == len(pictures) and not re.search("https?:", page)
