@@ -50,6 +50,9 @@ def inside(*opts):
 
 KEEP = ["MODEL.SDTPS_SPARSE_RATIO", 0.2, "MODEL.SDTPS_AGGREGATION", "none"]
 N, L, W, H, KEPT = 128, 129, 96, 3, 26
+HEADS = 2 * 3 * W * 96
+"""The classifiers of 'ori' and 'sdtps'."""
+EMBEDDING = 3 * N * 3 * 8 * 8 * W
 EXTRA = N * W
 """The dropped patches are weighted and added to one token."""
 BLOCK = 12 * W * W
@@ -57,12 +60,10 @@ BLOCK = 12 * W * W
 
 
 def test_blocks_behind_a_selection_see_the_tokens_that_are_left():
-    heads = 2 * 3 * W * 96  # the classifiers of 'ori' and 'sdtps'
-    embedding = 3 * N * 3 * 8 * 8 * W
     for opts, tokens in (([], 1 + KEPT + 1), (["MODEL.SDTPS_EXTRA_TOKEN", False], 1 + KEPT)):
         layers, attention = inside(*KEEP, *opts, "MODEL.SDTPS_SCORE", "centre")
         extra = 3 * EXTRA if not opts else 0
-        assert layers == embedding + 3 * BLOCK * (L + 2 * tokens) + extra + heads
+        assert layers == EMBEDDING + 3 * BLOCK * (L + 2 * tokens) + extra + HEADS
         assert attention == 3 * 2 * W * (L**2 + 2 * tokens**2)
 
 
@@ -105,5 +106,9 @@ def test_products_of_maps_are_counted_from_the_second_block_on():
 def test_merging_leaves_as_many_tokens_as_the_ratio_says():
     """All 128 patches become floor(0.2 x 128) = 25 tokens, in three rounds that compare the keys of all halves."""
     opts = ["MODEL.SDTPS_SPARSE_RATIO", 1.0, "MODEL.SDTPS_AGGR_RATIO", 0.2, "MODEL.SDTPS_AGGREGATION", "merge"]
-    _, attention = inside(*opts, "MODEL.SDTPS_BLOCK", 1)
+    layers, attention = inside(*opts, "MODEL.SDTPS_BLOCK", 1)
     assert attention == 3 * 2 * W * (L**2 + 2 * (1 + 25) ** 2)
+    width = W // H  # of a key
+    rounds = sum(K * N * width + (K // 2) ** 2 * width for K in (128, 64, 32))  # mean keys, and cosines of the halves
+    merging = PROJECTION + rounds + 25 * N * W
+    assert layers == EMBEDDING + 3 * BLOCK * (L + 2 * (1 + 25)) + HEADS + 3 * (COSTS["sdtps"] + merging)

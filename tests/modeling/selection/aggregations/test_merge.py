@@ -69,6 +69,24 @@ def test_sizes_account_for_every_patch(ratio):
     assert (without(torch.randn(2, 3, 17, 5), None, info)[1].sizes.sum(dim=-1) == 16 * ratio).all()
 
 
+def test_a_later_stage_adds_up_the_sizes_of_the_tokens_before():
+    """Of 8 tokens that stand for 1 to 8 patches four are kept, and two come out, with the extra token."""
+    torch.manual_seed(0)
+    selection = make_selection(5, 8, score="random", aggregation="merge", sparse_ratio=0.5, aggr_ratio=0.5).eval()
+    tokens, keys = torch.randn(2, 3, 9, 5), torch.randn(2, 3, 8, 4)
+    sizes = torch.stack([torch.stack([torch.randperm(8) + 1.0 for _ in range(3)]) for _ in range(2)])
+    outputs, chosen = selection(tokens, None, TokenInfo(recorded={"keys": keys}, sizes=sizes))
+    for b in range(2):
+        for m in range(3):
+            kept = chosen.indices[m][b].sort().values
+            rows = tokens[b, m, 1:][kept].double(), keys[b, m][kept].double(), sizes[b, m][kept].tolist()
+            wanted = {sum(rows[2][i] for i in group): token for group, token in merge_by_hand(*rows, 2)}
+            *found, extra = chosen.sizes[b, m].tolist()
+            assert extra == 36 - sizes[b, m][kept].sum() and sorted(found) == sorted(wanted)
+            for t, size in enumerate(found):
+                torch.testing.assert_close(outputs[b, m, t].double(), wanted[size], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_changes_neither_what_is_merged_nor_the_sizes(dtype):
     """600 patches of which most merge to one: bfloat16 has whole numbers to 256 only, and few digits for cosines."""
