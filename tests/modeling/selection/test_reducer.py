@@ -6,7 +6,7 @@ import torch
 from configs import get_cfg
 from modeling import build_loss, build_model
 from modeling.complexity import count_complexity
-from modeling.selection import SCORES
+from modeling.selection import SCORES, TokenInfo
 from tests.helpers.batches import labelled
 from utils.errors import UserError
 
@@ -126,8 +126,11 @@ def test_bad_stages_are_refused(opts, message):
 @pytest.mark.parametrize("score", [name for name, part in SCORES.items() if "grid" not in part.needs])
 def test_a_score_that_needs_no_places_selects_twice(score):
     model = make(*TWO_STAGES, "MODEL.SDTPS_AGGREGATION", "merge", *(["MODEL.SDTPS_SCORE", score] * (score != "sdtps")))
-    output = model(*batch())
-    assert output.embedding.isfinite().all() and output.selection.indices[0].shape == (3, 16)
+    images, camera = batch()
+    whole = model(images, camera, None, TokenInfo(index=torch.arange(3)))
+    assert whole.selection.indices[0].shape == (3, 16)
+    alone = model(images[2:], camera[2:], None, TokenInfo(index=torch.tensor([2])))
+    torch.testing.assert_close(alone.embedding, whole.embedding[2:], rtol=1e-5, atol=1e-5)
 
 
 def test_a_rotating_backbone_is_refused():
