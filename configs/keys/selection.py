@@ -39,6 +39,11 @@ def _kept_are_taken(given: Settings) -> bool:
     return not (given["MODEL.SDTPS_USE_GUMBEL"] and given["MODEL.SDTPS_MASK_AGGREGATION"] and _decision_trains(given))
 
 
+def _score_has_gradient(given: Settings) -> bool:
+    """Return whether the tokens that come out depend on the values of the scores, and not on their order alone."""
+    return given["MODEL.SDTPS_EXTRA_TOKEN"] or given["MODEL.SDTPS_GATE"] or not _kept_are_taken(given)
+
+
 def _tokens_are_trained(given: Settings) -> bool:
     """Return whether a gradient of the tokens that are scored reaches a parameter before the selection."""
     first, *later = as_list(given["MODEL.SDTPS_BLOCK"])
@@ -98,6 +103,11 @@ ATTENTION = (
     needs_one_of("MODEL.SDTPS_SCORE", COSINES),
     SCORE_IS_READ,
     needs_other("MODEL.SDTPS_BETA", 0, "raise", ", so that the attention scores have no weight"),
+    Needs(
+        _score_has_gradient,
+        "nothing gives the score a gradient, neither an extra token nor a gate nor the Gumbel decision as a mask",
+        "set MODEL.SDTPS_EXTRA_TOKEN: True or MODEL.SDTPS_GATE: True",
+    ),
 )
 MASK = (SDTPS, needs_one_of("MODEL.SDTPS_SCORE", (*COSINES, "aligned")), GUMBEL, LEARNED, DECISION_TRAINS)
 TAU = (*MASK, needs("MODEL.SDTPS_MASK_AGGREGATION", note=", and nothing uses the soft decision"))

@@ -152,6 +152,10 @@ FROZEN = ["MODEL.FROZEN", True]
         ([*CENTRE, *GATED], "GATE is True.*SDTPS_SCORE is not 'sdtps' or 'opencode' or 'aligned'"),
         ([*SDTPS_ON, *GATED, "MODEL.SDTPS_LOSS_WEIGHT", 0], "GATE is True.*no gradient of the score"),
         ([*SDTPS_ON, *GATED, "MODEL.SDTPS_SCORE", "opencode"], "GATE is True.*no gradient of the score"),
+        (
+            [*ATTACHED, "MODEL.SDTPS_EXTRA_TOKEN", False],
+            "DETACH_ATTENTION is False.*nothing gives the score a gradient",
+        ),
         ([*GUMBEL_ON, *GATED], "GATE is True.*Gumbel decision as their mask"),
         (["MODEL.ATM", True], "MODEL.HDM is False"),
         (["DATASETS.NAMES", "Market1501"], "'Market1501'.*'RGBNT201'.*'manifest'.*'synthetic'"),
@@ -194,6 +198,7 @@ def test_bad_input_is_refused_with_key_value_and_remedy(opts, message):
         [*CENTRE, *SAMPLED],
         [*KEPT, *SAMPLED],
         [*KEPT, *SAMPLED, *GATED],
+        [*ATTACHED, *GATED, "MODEL.SDTPS_EXTRA_TOKEN", False],
         [*SDTPS_ON, "MODEL.SDTPS_SCORE", "aligned", *GATED],
         [*SDTPS_ON, "MODEL.SDTPS_SCORE", "aligned", "MODEL.SDTPS_USE_GUMBEL", True],
         [*SDTPS_ON, "MODEL.SDTPS_AGGREGATION", "merge", "MODEL.SDTPS_AGGR_RATIO", 0.5],
