@@ -80,15 +80,6 @@ def test_base_files_chain_and_may_not_loop(tmp_path):
         get_cfg(tmp_path / "c.yml")
 
 
-SDTPS_ON = ["MODEL.USE_SDTPS", True]
-GUMBEL_ON = [*SDTPS_ON, "MODEL.SDTPS_USE_GUMBEL", True]
-SAMPLED = [*GUMBEL_ON, "MODEL.SDTPS_GUMBEL_SAMPLE", True]
-SAMPLED_WITHOUT_GRADIENT = [*SAMPLED, "MODEL.SDTPS_USE_PREDICTOR", False]
-CENTRE = [*SDTPS_ON, "MODEL.SDTPS_SCORE", "centre"]
-KEPT = [*SDTPS_ON, "MODEL.SDTPS_AGGREGATION", "none"]
-ALL_KEPT = [*SDTPS_ON, "MODEL.SDTPS_SPARSE_RATIO", 1]
-GATED = ["MODEL.SDTPS_GATE", True]
-ATTACHED = [*SDTPS_ON, "MODEL.SDTPS_DETACH_ATTENTION", False]
 FROZEN = ["MODEL.FROZEN", True]
 
 
@@ -106,57 +97,7 @@ FROZEN = ["MODEL.FROZEN", True]
         (["INPUT.SIZE_TRAIN", "256"], "list of 2"),
         (["DATASETS.NAMES", None], "not text"),
         (["SOLVER.OPTIMIZER_NAME", "Lion"], "'Adam', 'AdamW', 'SGD'"),
-        ([*SDTPS_ON, "MODEL.SDTPS_SPARSE_RATIO", 0], r"SDTPS_SPARSE_RATIO is 0\.0\. Allowed: \(0, 1\]"),
-        ([*SDTPS_ON, "MODEL.SDTPS_SPARSE_RATIO", 1.5], r"Allowed: \(0, 1\]"),
-        ([*SDTPS_ON, "MODEL.SDTPS_BETA", 0.6], r"Allowed: \[0, 0\.5\]"),
-        (["MODEL.SDTPS_BETA", 0.1], r"no effect: MODEL\.USE_SDTPS is False"),
-        ([*SDTPS_ON, "MODEL.SDTPS_GUMBEL_TAU", 2], r"no effect: MODEL\.SDTPS_USE_GUMBEL is False"),
-        ([*SDTPS_ON, "MODEL.SDTPS_GUMBEL_SAMPLE", True], "no effect"),
-        ([*SDTPS_ON, "MODEL.SDTPS_MASK_AGGREGATION", False], "no effect"),
-        ([*GUMBEL_ON, "MODEL.SDTPS_MASK_AGGREGATION", False], r"SDTPS_USE_GUMBEL is True.*no effect"),
-        ([*GUMBEL_ON, "MODEL.SDTPS_USE_PREDICTOR", False], "reaches no parameter"),
-        ([*SDTPS_ON, "MODEL.SDTPS_USE_PREDICTOR", False, "MODEL.SDTPS_BETA", 0.1], "no effect"),
-        ([*SDTPS_ON, "MODEL.SDTPS_SPARSE_RATIO", 1, "MODEL.SDTPS_BETA", 0.1], "every patch is kept"),
-        ([*SDTPS_ON, "MODEL.SDTPS_BETA", 0, "MODEL.SDTPS_DETACH_ATTENTION", False], "no weight"),
         (["MODEL.SIE_COE", 2], "SIE_CAMERA is False"),
-        ([*GUMBEL_ON, "MODEL.SDTPS_BETA", 0.5], r"SDTPS_USE_GUMBEL is True.*reaches no parameter"),
-        ([*GUMBEL_ON, "MODEL.SDTPS_LOSS_WEIGHT", 0], r"SDTPS_USE_GUMBEL is True.*SDTPS_LOSS_WEIGHT of 0"),
-        ([*SAMPLED_WITHOUT_GRADIENT, "MODEL.SDTPS_GUMBEL_TAU", 2], r"SDTPS_GUMBEL_TAU is 2\.0.*reaches a parameter"),
-        ([*SAMPLED_WITHOUT_GRADIENT, "MODEL.SDTPS_MASK_AGGREGATION", False], "no gradient of the score"),
-        ([*FROZEN, *ATTACHED, *GUMBEL_ON, "MODEL.SDTPS_BETA", 0.5], "reaches no parameter"),
-        ([*CENTRE, "MODEL.SDTPS_BETA", 0.1], r"BETA is 0\.1.*SDTPS_SCORE is not 'sdtps'"),
-        ([*CENTRE, "MODEL.SDTPS_USE_PREDICTOR", False], "SDTPS_SCORE is not 'sdtps'"),
-        ([*CENTRE, "MODEL.SDTPS_DETACH_ATTENTION", False], "SDTPS_SCORE is not 'sdtps'"),
-        ([*CENTRE, *GUMBEL_ON], r"SDTPS_USE_GUMBEL is True.*reaches no parameter"),
-        ([*CENTRE, *SAMPLED, "MODEL.SDTPS_GUMBEL_TAU", 2], "SDTPS_SCORE is not 'sdtps'"),
-        ([*CENTRE, *SAMPLED, "MODEL.SDTPS_MASK_AGGREGATION", False], "SDTPS_SCORE is not 'sdtps'"),
-        ([*CENTRE, "MODEL.SDTPS_SPARSE_RATIO", 1], "SDTPS_SCORE is 'centre'.*every patch is kept"),
-        (["MODEL.SDTPS_SCORE", "centre"], "USE_SDTPS is False"),
-        ([*KEPT, "MODEL.SDTPS_AGGR_RATIO", 0.5], r"AGGR_RATIO is 0\.5.*SDTPS_AGGREGATION is not 'learned'"),
-        (
-            [*SDTPS_ON, "MODEL.SDTPS_AGGREGATION", "mean", "MODEL.SDTPS_AGGR_RATIO", 0.5],
-            r"AGGR_RATIO is 0\.5.*SDTPS_AGGREGATION is not 'learned' or 'merge'",
-        ),
-        ([*KEPT, *GUMBEL_ON], r"SDTPS_USE_GUMBEL is True.*reaches no parameter"),
-        ([*KEPT, *SAMPLED, "MODEL.SDTPS_GUMBEL_TAU", 2], "SDTPS_AGGREGATION is not 'learned'"),
-        ([*KEPT, *SAMPLED, "MODEL.SDTPS_MASK_AGGREGATION", False], "SDTPS_AGGREGATION is not 'learned'"),
-        ([*SDTPS_ON, "MODEL.SDTPS_SCORE", "best"], "Allowed: 'sdtps', 'opencode', 'aligned'"),
-        ([*SDTPS_ON, "MODEL.SDTPS_BLOCK", []], r"SDTPS_BLOCK is \[\]"),
-        ([*ALL_KEPT, "MODEL.SDTPS_EXTRA_TOKEN", False], "EXTRA_TOKEN is False.*every patch is kept"),
-        ([*ALL_KEPT, "MODEL.SDTPS_ANNEAL_EPOCHS", 5], "ANNEAL_EPOCHS is 5.*every patch is kept"),
-        ([*ALL_KEPT, "MODEL.SDTPS_GATE", True], "GATE is True.*every patch is kept"),
-        (
-            [*SDTPS_ON, "MODEL.SDTPS_ANNEAL_EPOCHS", 20, "SOLVER.MAX_EPOCHS", 20],
-            "ANNEAL_EPOCHS is 20 of SOLVER.MAX_EPOCHS 20.*lower SDTPS_ANNEAL_EPOCHS",
-        ),
-        ([*CENTRE, *GATED], "GATE is True.*SDTPS_SCORE is not 'sdtps' or 'opencode' or 'aligned'"),
-        ([*SDTPS_ON, *GATED, "MODEL.SDTPS_LOSS_WEIGHT", 0], "GATE is True.*no gradient of the score"),
-        ([*SDTPS_ON, *GATED, "MODEL.SDTPS_SCORE", "opencode"], "GATE is True.*no gradient of the score"),
-        (
-            [*ATTACHED, "MODEL.SDTPS_EXTRA_TOKEN", False],
-            "DETACH_ATTENTION is False.*nothing gives the score a gradient",
-        ),
-        ([*GUMBEL_ON, *GATED], "GATE is True.*Gumbel decision as their mask"),
         (["MODEL.ATM", True], "MODEL.HDM is False"),
         (["DATASETS.NAMES", "Market1501"], "'Market1501'.*'RGBNT201'.*'manifest'.*'synthetic'"),
         (
@@ -188,29 +129,6 @@ def test_bad_input_is_refused_with_key_value_and_remedy(opts, message):
 @pytest.mark.parametrize(
     "opts",
     [
-        [*FROZEN, "MODEL.GLOBAL_LOCAL", True, *ATTACHED],
-        [*FROZEN, "MODEL.SDTPS_BLOCK", [2, 4], *ATTACHED],
-        [*FROZEN, "MODEL.SIE_CAMERA", True, *ATTACHED],
-        ["MODEL.FREEZE_BLOCKS", 3, "MODEL.SDTPS_BLOCK", 4, *ATTACHED],
-        [*GUMBEL_ON, "MODEL.SDTPS_LOSS_WEIGHT", 0, "MODEL.SDTPS_BLOCK", 4],
-        [*GUMBEL_ON, "MODEL.SDTPS_BETA", 0.5, "MODEL.SDTPS_DETACH_ATTENTION", False],
-        SAMPLED_WITHOUT_GRADIENT,
-        [*CENTRE, *SAMPLED],
-        [*KEPT, *SAMPLED],
-        [*KEPT, *SAMPLED, *GATED],
-        [*ATTACHED, *GATED, "MODEL.SDTPS_EXTRA_TOKEN", False],
-        [*SDTPS_ON, "MODEL.SDTPS_SCORE", "aligned", *GATED],
-        [*SDTPS_ON, "MODEL.SDTPS_SCORE", "aligned", "MODEL.SDTPS_USE_GUMBEL", True],
-        [*SDTPS_ON, "MODEL.SDTPS_AGGREGATION", "merge", "MODEL.SDTPS_AGGR_RATIO", 0.5],
-        [
-            *SDTPS_ON,
-            "MODEL.SDTPS_BLOCK",
-            [1, 2],
-            "MODEL.SDTPS_SPARSE_RATIO",
-            [1, 0.5],
-            "MODEL.SDTPS_EXTRA_TOKEN",
-            False,
-        ],
         ["MODEL.GLOBAL_LOCAL", True, "SOLVER.BIAS_LR_FACTOR", 1],
         ["INPUT.PROB", 0.5, "INPUT.PADDING", 0, "INPUT.RE_PROB", 0, "INPUT.SYNC_AUG", False],
     ],
@@ -294,7 +212,7 @@ def test_many_problems_are_cut_short():
 def test_changes_since_a_dump():
     """A key that is newer than the dump had its default."""
     former = get_cfg(None, ["SOLVER.SEED", 3]).dump().replace("  SDTPS_SCORE: sdtps\n", "")
-    assert config_changes(former, get_cfg(None, CENTRE)) == [
+    assert config_changes(former, get_cfg(None, ["MODEL.USE_SDTPS", True, "MODEL.SDTPS_SCORE", "centre"])) == [
         "MODEL.USE_SDTPS was False, is True",
         "MODEL.SDTPS_SCORE was 'sdtps', is 'centre'",
         "SOLVER.SEED was 3, is 1111",
