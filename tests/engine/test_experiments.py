@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import train_net
+from configs import get_cfg
 from tests.helpers.runs import run
 from tests.helpers.trees import WRITERS, write_manifest
 
@@ -40,6 +41,8 @@ def test_every_experiment(config, roots, tmp_path):
     name = config.parent.name
     size = [64, 32] if name == "RGBNT201" else [32, 64]
     keys = {"DATASETS.ROOT_DIR": roots[name], "INPUT.SIZE_TRAIN": size, "INPUT.SIZE_TEST": size}
+    if get_cfg(config).MODEL.SDTPS_BLOCK:
+        keys["MODEL.SDTPS_BLOCK"] = 1  # of the two blocks of the small backbone
     metrics = train(config, tmp_path / "out", **keys)
     branches = {"DeMo": "moe", "DeMo_original": "moe", "Baseline": "ori"}
     assert branches.get(config.stem, "sdtps") in metrics

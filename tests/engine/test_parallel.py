@@ -144,7 +144,7 @@ def test_two_processes_go_on_from_one(tiny, tmp_path, whole):
         ("raise UserError('The GPU of rank 1 is broken.')", "error: The GPU of rank 1 is broken."),
         ("os.kill(os.getpid(), signal.SIGKILL)", "error: Another process of this run exited without an error message"),
         (
-            "type(self.augment).__call__ = lambda _, images, *__: torch.full(images.shape, torch.nan)",
+            "type(self.augment).with_mask = lambda _, images, *__: (torch.full(images.shape, torch.nan), None)",
             "error: Non-finite loss at epoch 2, step 2",
         ),
     ],
