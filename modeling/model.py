@@ -29,7 +29,7 @@ from modeling.selection import UNKNOWN, PatchSelection, Selection, TokenInfo
 ALL = "all"
 """The name of the descriptor that concatenates those of all branches."""
 SCORE = "score"
-"""The name of the head that teaches the score of a patch selection; later stages add their number."""
+"""The name of the head that teaches the score of a patch selection; no descriptor is made of it."""
 
 
 class EncodedTokens(NamedTuple):
@@ -104,11 +104,8 @@ class ReIDModel(nn.Module):
         self.branches = nn.ModuleDict(branches)
         self.reducers = nn.ModuleDict({str(num_blocks): reducer for num_blocks, reducer in reducers.items()})
         head_dims = {name: dim for branch in branches.values() for name, dim in branch.head_dims.items()}
-        # Scores that are taught by a head of their own, which no descriptor is made of.
-        teaching = [selection for selection in self.selections if selection.score.has_head]
-        self.score_heads = [SCORE if i == 1 else f"{SCORE}_{i}" for i in range(1, len(teaching) + 1)]
-        for name, selection in zip(self.score_heads, teaching, strict=True):
-            head_dims[name] = len(MODALITIES) * selection.embed_dim
+        if any(selection.score.has_head for selection in self.selections):
+            head_dims[SCORE] = len(MODALITIES) * self.selections[0].embed_dim
         self.heads = nn.ModuleDict({name: BNNeckHead(dim, num_classes) for name, dim in head_dims.items()})
 
         self.first_stage = min(reducers, default=None)
@@ -180,9 +177,9 @@ class ReIDModel(nn.Module):
         with record_function("branches and heads"):
             present = present if self.drop_absent else None
             tokens, info = encoded.tokens, replace(info, recorded=encoded.records)
-            selections = []
+            selection = None
             if self.reducers:
-                tokens, selections, info = self.backbone.resume(tokens, self.reducers, present, info)
+                tokens, selection, info = self.backbone.resume(tokens, self.reducers, present, info)
             for transform in self.transforms.values():
                 tokens = transform(tokens)
 
@@ -196,16 +193,13 @@ class ReIDModel(nn.Module):
                     if feature.present is not None and feature.present.shape[1] == 1:
                         # Where its only part is absent there is no feature, and the losses leave the sample out.
                         samples[name] = feature.present[:, 0]
-                    if feature.selection is not None:
-                        selections.append(feature.selection)
+                    selection = selection or feature.selection
                 descriptors[branch_name] = torch.cat(parts, dim=1)
             if ALL in self.descriptor_names:
                 descriptors[ALL] = torch.cat(list(descriptors.values()), dim=1)
-            if self.training and self.score_heads:
-                for name, selection in zip(self.score_heads, selections, strict=True):
-                    features[name] = zero_absent(selection.pooled, present).flatten(1)
-                    _, logits[name] = self.heads[name](features[name], present)
-        selection = selections[0] if selections else None
+            if self.training and SCORE in self.heads:
+                features[SCORE] = zero_absent(selection.pooled, present).flatten(1)
+                _, logits[SCORE] = self.heads[SCORE](features[SCORE], present)
         return ReIDOutput(descriptors[self.descriptor], features, logits, samples, descriptors, selection)
 
     def encode_blank(self, images: Tensor) -> EncodedTokens:

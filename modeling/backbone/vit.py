@@ -103,7 +103,7 @@ class ViTBackbone(nn.Module):
         reducers: Mapping[str, PatchSelection],
         present: Tensor | None = None,
         info: TokenInfo = UNKNOWN,
-    ) -> tuple[Tensor, list[Selection], TokenInfo]:
+    ) -> tuple[Tensor, Selection, TokenInfo]:
         """Run the blocks from the first reducer on, each reducer after as many blocks as its key says.
 
         Args:
@@ -114,7 +114,8 @@ class ViTBackbone(nn.Module):
             info: what is known of the patches.
 
         Returns:
-            Tokens (B, M, 1+T, C) after all blocks, what each reducer has selected, and what is known of the T tokens.
+            Tokens (B, M, 1+T, C) after all blocks, the first selection, the one among patches of the image, and what is
+            known of the T tokens.
         """
         selections, shape = [], tokens.shape[:2]
         stops = [*map(int, reducers), None]
@@ -130,7 +131,7 @@ class ViTBackbone(nn.Module):
             info = TokenInfo(
                 index=info.index, recorded=recorder.read(shape[1]) if recorder else {}, sizes=selection.sizes
             )
-        return self.finalize(tokens.flatten(0, 1), num_modalities=shape[1]), selections, info
+        return self.finalize(tokens.flatten(0, 1), num_modalities=shape[1]), selections[0], info
 
     def recorder(self, names: Iterable[str]) -> Recorder | None:
         """Return what records `names` while blocks run (see `modeling.backbone.records`); None if there are none."""

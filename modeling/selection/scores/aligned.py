@@ -21,18 +21,19 @@ HIDDEN = 64
 class AlignedScore(Score):
     """Score a place by what all modalities show there, taught by a head that tells the identity from what is chosen.
 
-    The modalities are aligned, so the patches at one place see the same thing. An MLP reads them side by side, each
-    normalised, and gives the place one score s for all modalities. In training the patches of the image are averaged
-    with the weights sigmoid(s) / sum(sigmoid(s)), and a head of its own must tell the identity from these means: what
-    tells identities apart gets a high score. This is attention-based multiple-instance learning (Ilse et al., ICML
-    2018, eq. 7-8), where the patches are the instances. The gradient of this head trains the score alone, so that the
-    backbone serves its branches only.
+    The modalities are aligned, so the patches at one place of the image see the same thing. An MLP reads them side by
+    side, each normalised, and gives the place one score s for all modalities. In training the patches of the image are
+    averaged with the weights sigmoid(s) / sum(sigmoid(s)), and a head of its own must tell the identity from these
+    means: what tells identities apart gets a high score. This is attention-based multiple-instance learning (Ilse et
+    al., ICML 2018, eq. 7-8), where the patches are the instances. The gradient of this head trains the score alone, so
+    that the backbone serves its branches only.
 
     Args:
         embed_dim: C.
         modalities: names along M.
     """
 
+    needs = frozenset({"grid"})
     has_head = True
 
     def __init__(self, *, embed_dim: int, modalities: Sequence[str] = MODALITIES, **_others: object) -> None:

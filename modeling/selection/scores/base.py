@@ -17,7 +17,8 @@ class Score(nn.Module):
     """Fields of `TokenInfo` without which it cannot score, and 'grid' where its tokens must be the patches of an image
     in their places."""
     has_head: bool = False
-    """It gives `Scores.pooled`, and a head on that teaches it in training."""
+    """It gives `Scores.pooled`, and a head on that teaches it in training; only the first stage can have such a score,
+    so that it also needs the 'grid'."""
     records: tuple[str, ...] = ()
     """What the backbone has to record for it: names in `modeling.backbone.records.RECORDS`."""
 

@@ -161,6 +161,6 @@ def keep_all(tokens, present, info):
 def test_stopping_and_resuming_is_the_whole(name):
     backbone = make(name, num_cameras=2)
     images, camera = batch()
-    resumed, (selection,), _ = backbone.resume(backbone(images, camera, stop=1), {"1": keep_all}, "kept")
+    resumed, selection, _ = backbone.resume(backbone(images, camera, stop=1), {"1": keep_all}, "kept")
     torch.testing.assert_close(resumed, backbone(images, camera))
     assert selection.parts["present"] == "kept"

@@ -1,5 +1,6 @@
 """The aligned score reads all modalities at a place, and learns from a head of its own which places tell identities."""
 
+import pytest
 import torch
 from torch.nn import functional as F
 
@@ -8,6 +9,7 @@ from modeling import build_loss, build_model
 from modeling.heads import BNNeckHead
 from modeling.selection.scores.aligned import AlignedScore
 from tests.helpers.batches import labelled
+from utils.errors import UserError
 
 TINY = ["MODEL.TRANSFORMER_TYPE", "ViT-Test", "INPUT.SIZE_TRAIN", [64, 32], "INPUT.SIZE_TEST", [64, 32]]  # 8 patches
 ALIGNED = ["MODEL.USE_SDTPS", True, "MODEL.SDTPS_AGGREGATION", "none", "MODEL.SDTPS_SCORE", "aligned"]
@@ -65,12 +67,17 @@ def test_the_head_teaches_the_score_and_not_the_backbone():
         assert reached - learned <= heads and not any(name.startswith("backbone") for name in reached)
 
 
-def test_each_stage_has_a_head_of_its_own():
-    model, loss = make("MODEL.TRANSFORMER_TYPE", "ViT-Micro-8", "MODEL.SDTPS_BLOCK", [1, 2])
+def test_no_descriptor_is_made_of_the_head():
+    model, loss = make("MODEL.SDTPS_BLOCK", 1)
     losses = loss(model(torch.randn(4, 3, 3, 64, 32), torch.zeros(4).long()), labelled([0, 0, 1, 1]))
-    assert {"id/score", "id/score_2", "triplet/score", "triplet/score_2"} < losses.keys()
-    assert model.descriptor_names == ("ori", "sdtps", "all"), "no descriptor is made of them"
-    assert not {"score", "score_2"} & model.eval()(torch.randn(1, 3, 3, 64, 32), torch.zeros(1).long()).logits.keys()
+    assert {"id/score", "triplet/score"} < losses.keys()
+    assert model.descriptor_names == ("ori", "sdtps", "all")
+    assert "score" not in model.eval()(torch.randn(1, 3, 3, 64, 32), torch.zeros(1).long()).logits
+
+
+def test_only_the_first_stage_has_modalities_that_are_aligned():
+    with pytest.raises(UserError, match="only the first stage sees patches in their places"):
+        make("MODEL.TRANSFORMER_TYPE", "ViT-Micro-8", "MODEL.SDTPS_BLOCK", [1, 2])
 
 
 def test_it_learns_which_place_tells_the_identity():
