@@ -11,8 +11,9 @@ COSINES = ("sdtps", "opencode")
 
 
 def _score_is_read(given: Settings) -> bool:
-    """Return whether the score matters; if every patch is kept, only the Gumbel decision depends on it."""
-    return any(ratio != 1 for ratio in as_list(given["MODEL.SDTPS_SPARSE_RATIO"])) or given["MODEL.SDTPS_USE_GUMBEL"]
+    """Return whether the score matters; if every patch is kept, only the Gumbel decision and the gate depend on it."""
+    read = given["MODEL.SDTPS_USE_GUMBEL"] or given["MODEL.SDTPS_GATE"]
+    return read or any(ratio != 1 for ratio in as_list(given["MODEL.SDTPS_SPARSE_RATIO"]))
 
 
 def _gumbel_acts(given: Settings) -> bool:
@@ -34,14 +35,10 @@ def _score_trains(given: Settings) -> bool:
     return score == "aligned" or by_predictor or by_attention
 
 
-def _kept_are_taken(given: Settings) -> bool:
-    """Return whether the kept patches are taken by themselves, and not all of them with the decision as a mask."""
-    return not (given["MODEL.SDTPS_USE_GUMBEL"] and given["MODEL.SDTPS_MASK_AGGREGATION"] and _decision_trains(given))
-
-
 def _score_has_gradient(given: Settings) -> bool:
     """Return whether the tokens that come out depend on the values of the scores, and not on their order alone."""
-    return given["MODEL.SDTPS_EXTRA_TOKEN"] or given["MODEL.SDTPS_GATE"] or not _kept_are_taken(given)
+    masked = given["MODEL.SDTPS_USE_GUMBEL"] and given["MODEL.SDTPS_MASK_AGGREGATION"] and _decision_trains(given)
+    return given["MODEL.SDTPS_EXTRA_TOKEN"] or given["MODEL.SDTPS_GATE"] or masked
 
 
 def _tokens_are_trained(given: Settings) -> bool:
@@ -82,21 +79,7 @@ DECISION_TRAINS = Needs(
 )
 SCORE = (SDTPS, needs("MODEL.SDTPS_SCORE", "sdtps"), SCORE_IS_READ)
 DROPS = (SDTPS, needs_other("MODEL.SDTPS_SPARSE_RATIO", 1, "lower", ", so that every patch is kept"))
-GATE = (
-    *DROPS,
-    needs_one_of("MODEL.SDTPS_SCORE", (*COSINES, "aligned")),
-    Needs(
-        _score_trains,
-        "no gradient of the score reaches a parameter (without a predictor that has a weight in it or an attention "
-        "that trains the tokens, or with a SDTPS_LOSS_WEIGHT of 0)",
-        "set MODEL.SDTPS_SCORE: aligned, with MODEL.SDTPS_LOSS_WEIGHT above 0",
-    ),
-    Needs(
-        _kept_are_taken,
-        "the aggregation takes all patches with the Gumbel decision as their mask, which carries the gradient",
-        "set MODEL.SDTPS_USE_GUMBEL: False",
-    ),
-)
+GATE = (SDTPS, needs("MODEL.SDTPS_AGGREGATION", "none"))
 BETA = (*SCORE, needs("MODEL.SDTPS_USE_PREDICTOR", note=", and the score is then s_im + s_m2 + s_m3"))
 ATTENTION = (
     SDTPS,
@@ -137,8 +120,8 @@ SELECTION = {
         "Fold the dropped patches into one extra token; without it they are forgotten."
     ),
     "MODEL.SDTPS_GATE": Key(False, needs=GATE).means(
-        "Multiply each kept patch by a gate of its score that has the value 1, so that the gradient of the losses "
-        "reaches the score directly."
+        "Let each kept patch count by a gate, 2 sigmoid(score - mean score), in the attention of the blocks that "
+        "follow and in the mean of the branch 'sdtps', so that the losses teach the score directly."
     ),
     "MODEL.SDTPS_ANNEAL_EPOCHS": Key(0, "[0, inf)", DROPS).means(
         "Over how many epochs at the start of the training the share of kept patches falls from 1 to "

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from data.sample import MODALITIES
 from modeling.selection.aggregations import AGGREGATIONS
@@ -121,19 +122,21 @@ class PatchSelection(nn.Module):
             indices.append(sparse.indices)
             all_weights.append(weights)
             if self.tracks_sizes:
-                all_sizes.append(_sizes(info, m, sparse, weights))
+                all_sizes.append(_merged_sizes(info, m, sparse, weights))
+            elif sparse.gates is not None:
+                all_sizes.append(_gated_sizes(info, m, sparse))
         return torch.stack(outputs, dim=1), Selection(
             indices=tuple(indices),
             score=scores.value.detach().unbind(1),
             weights=None if all_weights[0] is None else tuple(weights.detach() for weights in all_weights),
             parts={name: part.detach().unbind(1) for name, part in scores.parts.items()},
-            sizes=torch.stack(all_sizes, dim=1) if self.tracks_sizes else None,
+            sizes=torch.stack(all_sizes, dim=1) if all_sizes else None,
             pooled=scores.pooled,
         )
 
 
 def _sizes_before(info: TokenInfo, m: int, sparse: SparseTokens) -> Tensor:
-    """Return how many patches of the image each of the N tokens of modality `m` stands for: (B, N) float32."""
+    """Return as how many patches of the image each of the N tokens of modality `m` counts: (B, N) float32."""
     return torch.ones_like(sparse.decision) if info.sizes is None else info.sizes[:, m]
 
 
@@ -146,7 +149,13 @@ def _describe_kept(info: TokenInfo, m: int, sparse: SparseTokens) -> KeptInfo:
     )
 
 
-def _sizes(info: TokenInfo, m: int, sparse: SparseTokens, weights: Tensor) -> Tensor:
+def _gated_sizes(info: TokenInfo, m: int, sparse: SparseTokens) -> Tensor:
+    """Multiply the sizes of the kept tokens of modality `m`, and of the extra one, by their gates: (B, T+1)."""
+    kept = _sizes_before(info, m, sparse).gather(1, sparse.indices)
+    return sparse.gates * (kept if sparse.extra is None else F.pad(kept, (0, 1), value=1.0))
+
+
+def _merged_sizes(info: TokenInfo, m: int, sparse: SparseTokens, weights: Tensor) -> Tensor:
     """Count how many patches of the image each token of modality `m` stands for: (B, T+1), the extra one last."""
     before = _sizes_before(info, m, sparse)
     # A sum and no product of matrices, which autocast would round: the sizes stay whole numbers.

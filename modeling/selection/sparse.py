@@ -43,7 +43,7 @@ class TokenSparse(nn.Module):
     Args:
         sparse_ratio: rho, the share of patches that are kept.
         extra_token: fold the dropped patches into one token; False forgets them.
-        gate: give the score of the kept patches the gradient of their tokens (`straight_gate`).
+        gate: let the kept patches count by their scores (`kept_gates`).
         anneal_epochs: epochs over which the share falls from 1, less one patch, to rho in training; 0: it is rho from
             the start.
         use_gumbel: give D this gradient in training.
@@ -104,19 +104,25 @@ class TokenSparse(nn.Module):
             weights = score.masked_fill(hard.bool(), -math.inf).softmax(dim=1)  # (B, N), over the dropped
             extra = weights.to(patches.dtype).unsqueeze(1) @ patches
         kept = patches.gather(1, indices.unsqueeze(-1).expand(-1, -1, patches.shape[2]))
-        if self.gate:
-            kept = kept * straight_gate(score, indices).to(kept.dtype).unsqueeze(-1)
-        return SparseTokens(kept, extra, decision, indices)
+        gates = kept_gates(score, indices, extra is not None) if self.gate else None
+        return SparseTokens(kept, extra, decision, indices, gates)
 
 
-def straight_gate(score: Tensor, indices: Tensor) -> Tensor:
-    """Return ones (B, S) for the patches `indices` (B, S), with the gradient of a gate of the score (B, N).
+def kept_gates(score: Tensor, indices: Tensor, has_extra: bool) -> Tensor:
+    """Return how much each kept patch counts, 2 sigmoid(score - mean score): 1 for an average patch, below 2 for any.
 
-    The gate is sigmoid(score - mean score), divided by its own value without gradient. What multiplies the kept patches
-    by it leaves them as they are, and the loss raises the score of a patch that it wants more of.
+    Args:
+        score: (B, N) float32.
+        indices: (B, S) int64, the kept patches.
+        has_extra: add the extra token, which counts as an average patch.
+
+    Returns:
+        (B, S), or with the extra token (B, S+1).
     """
-    gate = F.logsigmoid(score - score.mean(dim=1, keepdim=True)).gather(1, indices)
-    return 1 + (gate - gate.detach())  # the same gradient as that of the quotient, which could be 0 / 0
+    gates = 2 * (score - score.mean(dim=1, keepdim=True)).gather(1, indices).sigmoid()
+    # The logarithm of a gate joins the logits of attention, so it may not be 0.
+    gates = gates.clamp_min(torch.finfo(gates.dtype).tiny)
+    return F.pad(gates, (0, 1), value=1.0) if has_extra else gates
 
 
 def _gumbel_noise(score: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ class TokenInfo:
     recorded: Mapping[str, Tensor] = field(default_factory=dict)
     """(B, M, ...) by name, what the backbone recorded in its blocks; see `modeling.backbone.records`."""
     sizes: Tensor | None = None
-    """(B, M, N) float32, how many patches of the image each of the tokens stands for; None: one."""
+    """(B, M, N) float32, as how many patches of the image each of the tokens counts; None: one."""
 
 
 UNKNOWN = TokenInfo()
@@ -54,6 +54,8 @@ class SparseTokens:
     """(B, N), D: 1 for kept, 0 for dropped; carries the straight-through gradient in training with Gumbel on."""
     indices: Tensor
     """(B, S) int64, the kept patches."""
+    gates: Tensor | None
+    """(B, S) float32, or (B, S+1) with the extra token last: how much each token counts; None: all alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Selection:
     parts: dict[str, tuple[Tensor, ...]]
     """M x (B, N) float32 by name, what the score is made of (see `Scores`)."""
     sizes: Tensor | None = None
-    """(B, M, T) float32, how many patches each of the tokens that come out stands for; None: nothing reads it."""
+    """(B, M, T) float32, as how many patches of the image each of the tokens that come out counts, in the attention of
+    the blocks that follow and in means; None: all alike."""
     pooled: Tensor | None = None
     """(B, M, C) float32, what the head of the score reads (see `Scores`)."""

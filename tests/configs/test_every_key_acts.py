@@ -76,6 +76,7 @@ class Acts:
 
 
 ON = {"MODEL.USE_SDTPS": True, "MODEL.SDTPS_AGGR_RATIO": 0.75}
+KEPT = {"MODEL.USE_SDTPS": True, "MODEL.SDTPS_AGGREGATION": "none"}
 GUMBEL = {**ON, "MODEL.SDTPS_USE_GUMBEL": True}
 MOE = {"MODEL.HDM": True}
 SHORT = {"SOLVER.MAX_EPOCHS": 2, "SOLVER.WARMUP_EPOCHS": 0, **ON}
@@ -118,7 +119,7 @@ ACTS = {
     "MODEL.SDTPS_SPARSE_RATIO": Acts(embedding, 0.5, [0.75], ON),
     "MODEL.SDTPS_AGGR_RATIO": Acts(embedding, 0.75, [0.25], ON),
     "MODEL.SDTPS_EXTRA_TOKEN": Acts(embedding, True, False, ON),
-    "MODEL.SDTPS_GATE": Acts(gradients, False, True, ON),
+    "MODEL.SDTPS_GATE": Acts(embedding, False, True, KEPT),
     "MODEL.SDTPS_ANNEAL_EPOCHS": Acts(features, 0, 2, ON),
     "MODEL.SDTPS_BETA": Acts(embedding, 0.25, 0.5, ON),
     "MODEL.SDTPS_USE_GUMBEL": Acts(gradients, False, True, ON),

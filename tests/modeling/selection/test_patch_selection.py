@@ -1,11 +1,16 @@
 """The selection of all modalities has the right sizes, values in training and evaluation, and parameters."""
 
+import math
+
 import pytest
 import torch
 
+from configs import get_cfg
+from modeling import build_model
+from modeling.selection import TokenInfo
 from modeling.selection.aggregations.learned import num_aggregated
 from modeling.selection.sparse import num_kept
-from tests.helpers.selection import make_sdtps
+from tests.helpers.selection import make_sdtps, make_selection
 
 
 @pytest.mark.parametrize(
@@ -87,3 +92,48 @@ def test_without_an_aggregation_the_kept_patches_come_out():
     for m in range(3):
         for b in range(2):
             assert torch.equal(found[b, m, :4], tokens[b, m, 1:][selection.indices[m][b]])
+
+
+@pytest.mark.parametrize("block", [0, 1])
+def test_gated_patches_weigh_the_mean_of_the_branch(block):
+    opts = ["MODEL.USE_SDTPS", True, "MODEL.SDTPS_SCORE", "aligned", "MODEL.SDTPS_AGGREGATION", "none"]
+    size = ["INPUT.SIZE_TRAIN", [64, 32], "INPUT.SIZE_TEST", [64, 32], "MODEL.TRANSFORMER_TYPE", "ViT-Test"]
+    cfg = get_cfg(None, [*opts, *size, "MODEL.SDTPS_GATE", True, "MODEL.SDTPS_BLOCK", block])
+    torch.manual_seed(0)
+    model = build_model(cfg, num_classes=2, num_cameras=1).eval()
+    torch.nn.init.normal_(model.selections[0].score.mlp[2].weight, std=3.0)
+    seen = {}
+    model.selections[0].register_forward_hook(lambda _module, _inputs, output: seen.update(tokens=output[0]))
+    model.branches["sdtps"].register_forward_pre_hook(lambda _module, inputs: seen.update(reached=inputs[0][:, :, 1:]))
+    with torch.inference_mode():
+        output = model(torch.randn(2, 3, 3, 64, 32), torch.zeros(2).long())
+    tokens = seen["tokens"] if block == 0 else seen["reached"]
+    for b in range(2):
+        for m in range(3):
+            score = output.selection.score[m][b]
+            gates = [2 / (1 + math.exp(-(score[i] - score.mean()).item())) for i in output.selection.indices[m][b]]
+            gates.append(1.0)  # the extra token
+            mean = sum(gate * token for gate, token in zip(gates, tokens[b, m], strict=True)) / sum(gates)
+            torch.testing.assert_close(output.features["sdtps"][b].view(3, -1)[m], mean, rtol=1e-4, atol=1e-5)
+
+
+def test_the_gate_of_a_later_stage_multiplies_that_of_the_first():
+    selection = make_selection(8, 10, score="opencode", aggregation="none", gate=True, sparse_ratio=0.5).eval()
+    sizes = torch.rand(2, 3, 10) + 0.5
+    tokens = torch.randn(2, 3, 11, 8)
+    _, plain = selection(tokens)
+    _, scaled = selection(tokens, None, TokenInfo(sizes=sizes))
+    for m in range(3):
+        before = sizes[:, m].gather(1, plain.indices[m])
+        torch.testing.assert_close(scaled.sizes[:, m, :5], plain.sizes[:, m, :5] * before)
+        assert torch.equal(scaled.sizes[:, m, 5], torch.ones(2))
+
+
+def test_what_is_made_of_the_gates_teaches_the_score():
+    torch.manual_seed(0)
+    options = {"score": "sdtps", "aggregation": "none", "extra_token": False, "sparse_ratio": 0.5}
+    selection = make_selection(8, 10, gate=True, **options).train()
+    tokens, chosen = selection(torch.randn(2, 3, 11, 8))
+    (tokens * chosen.sizes.unsqueeze(-1)).sum(dim=2).square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in selection.score.predictor.parameters())
+    assert make_selection(8, 10, gate=False, **options)(torch.randn(2, 3, 11, 8))[1].sizes is None

@@ -84,22 +84,21 @@ def test_while_the_share_falls_the_score_always_has_a_way_to_the_loss():
     assert kept_whole(torch.randn(1, 8, 2), torch.rand(1, 8)).kept.shape[1] == 8
 
 
-def test_the_gate_changes_no_value_and_passes_on_the_gradient_of_its_logarithm():
-    """d log(sigmoid(z)) / dz is 1 - sigmoid(z), where z is the score less its mean over the four patches: 3 and 0."""
-    patches = torch.tensor([[[2.0], [3.0], [5.0], [7.0]]])
+def test_gates_by_hand():
+    """The scores less their mean are 3, 0, -1 and -2; the best two are kept, and the extra token counts as one."""
     score = torch.tensor([[4.0, 1.0, 0.0, -1.0]], requires_grad=True)
-    kept = make_sparse(0.5, gate=True)(patches, score).kept
-    assert torch.equal(kept, torch.tensor([[[2.0], [3.0]]]))
-    kept.sum().backward()
-    slope = [2.0 * (1 - 1 / (1 + math.exp(-3))), 3.0 * 0.5]
-    mean = sum(slope) / 4
-    torch.testing.assert_close(score.grad, torch.tensor([[slope[0] - mean, slope[1] - mean, -mean, -mean]]))
+    out = make_sparse(0.5, gate=True)(torch.ones(1, 4, 2), score)
+    torch.testing.assert_close(out.gates, torch.tensor([[2 / (1 + math.exp(-3)), 1.0, 1.0]]))
+    assert make_sparse(0.5, gate=True, extra_token=False)(torch.ones(1, 4, 2), score).gates.shape == (1, 2)
+    assert make_sparse(0.5)(torch.ones(1, 4, 2), score).gates is None
+    out.gates.sum().backward()
+    slopes = torch.tensor([2 * math.exp(-3) / (1 + math.exp(-3)) ** 2, 0.5])
+    torch.testing.assert_close(score.grad, torch.tensor([[*slopes, 0.0, 0.0]]) - slopes.sum() / 4)
 
 
-def test_the_gate_is_one_however_far_a_score_lies_below_the_mean():
-    """sigmoid(-200) is 0 in float32, but the gradient of its logarithm is 1."""
+def test_a_gate_has_a_logarithm_however_far_a_score_lies_below_the_mean():
     score = torch.tensor([[-200.0, -200.0, -200.0, 600.0]], requires_grad=True)
-    kept = make_sparse(0.75, gate=True)(torch.ones(1, 4, 1), score).kept
-    assert torch.equal(kept, torch.ones(1, 3, 1))
-    kept.sum().backward()
-    torch.testing.assert_close(score.grad, torch.tensor([[0.5, 0.5, -0.5, -0.5]]))
+    gates = make_sparse(0.75, gate=True)(torch.ones(1, 4, 1), score).gates
+    assert gates.log().isfinite().all() and gates[0, 1] < 1e-30
+    gates.log().sum().backward()
+    assert score.grad.isfinite().all()
