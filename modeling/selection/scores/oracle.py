@@ -15,7 +15,7 @@ TIE_BREAK = 1e-4
 class OracleScore(Score):
     """Score a patch by the share of it that lies on the object, which only the synthetic set knows.
 
-    A control: the model never sees the object's mask, so no learned score can be expected to find the object better.
+    A control: no score can find the object better. It does not know which parts of the object tell identities apart.
     Equal shares are ranked at random, always in the same way.
     """
 
